@@ -1,0 +1,161 @@
+"""One held actor lock, and what it protects.
+
+Rules:
+
+1. What is in memory is what the last acknowledged commit stored, or it is not used: after a commit whose outcome is
+   unknown the actor is read again, and claimed under a new fence, before anything else is done with it.
+2. A store call is never left half-way by a cancellation: its end is awaited and noted, then the cancellation goes on.
+3. Nothing is stored once the node's trust in its registration has run out, even if nobody took over yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lazymig._records import Claim, Commit
+from lazymig.errors import LazymigError, LeaseLostError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+    from datetime import datetime
+
+    from lazymig._records import Fence, Stamp, StoredActor
+    from lazymig.fleet import Membership
+    from lazymig.store import Store
+
+T = TypeVar("T")
+
+
+async def finish(operation: Coroutine[Any, Any, T]) -> T:
+    """Await an operation to its end; a cancellation that came meanwhile is raised after it."""
+    task = asyncio.ensure_future(operation)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # taken note of: the operation has noted its own outcome
+        raise
+
+
+class Lease:
+    """An actor's lock as this node holds it, with the actor as stored.
+
+    Attributes:
+        key: The actor.
+        fence: Carried by every write.
+        revision: The actor's commits.
+        stamp: As stored.
+        states: Name to encoded value, as stored.
+        now: The store's wall clock when the lock was got.
+        is_lost: Another node may have it; nothing more is stored.
+        is_released: Given up.
+    """
+
+    __slots__ = (
+        "_is_unsettled", "_membership", "_store", "fence", "is_lost", "is_released", "key", "now", "revision", "stamp",
+        "states",
+    )  # fmt: skip
+
+    def __init__(self, claim: Claim, store: Store, membership: Membership) -> None:
+        self.key = claim.actor.key
+        self.now: datetime = claim.now
+        self.is_lost = False
+        self.is_released = False
+        self._store = store
+        self._membership = membership
+        self._adopt(claim.fence, claim.actor)
+
+    def _adopt(self, fence: Fence, actor: StoredActor) -> None:
+        self.fence = fence
+        self.revision = actor.revision
+        self.stamp: Stamp | None = actor.stamp
+        self.states: dict[str, bytes] = dict(actor.states)
+        self._is_unsettled = False
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the node may still act on what it has in memory."""
+        return not self.is_lost and self._membership.is_fresh and self.fence.node == self._membership.node_id
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what is in memory is what is stored."""
+        return not self._is_unsettled
+
+    async def check(self) -> None:
+        """Make sure that what is in memory is what is stored.
+
+        Raises:
+            LeaseLostError: Another node may have taken the actor.
+        """
+        if not self.is_valid:
+            self.is_lost = True
+            raise LeaseLostError(self.key)
+        if self._is_unsettled:
+            await finish(self._settle())
+
+    async def commit(self, writes: Mapping[str, bytes | None], stamp: Stamp | None, *, release: bool = False) -> None:
+        """Store states and stamp; on any error nothing counts as stored.
+
+        Raises:
+            LeaseLostError: Another node may have taken the actor; nothing was stored.
+            StoreError: The store's fault; if the outcome is unknown it is settled before the next use.
+        """
+        await self.check()
+        await finish(self._commit(writes, stamp, release=release))
+
+    async def _commit(self, writes: Mapping[str, bytes | None], stamp: Stamp | None, *, release: bool) -> None:
+        try:
+            self.revision = await self._store.commit(
+                Commit(self.key, self.fence, self.revision, stamp, writes, release)
+            )
+        except LeaseLostError:
+            self.is_lost = True
+            raise
+        except BaseException:
+            self._is_unsettled = True
+            raise
+        self.stamp = stamp
+        self.is_released = release
+        for name, data in writes.items():
+            if data is None:
+                self.states.pop(name, None)
+            else:
+                self.states[name] = data
+
+    async def _settle(self) -> None:
+        """Find out what became of a commit by reading fence and revision, then make its fence void."""
+        found = await self._store.read(self.key)
+        if found is not None and (found.owner, found.number) != (self.fence.node, self.fence.number):
+            # A commit that released the lock may have landed; then the lock is simply got again.
+            is_ours = found.owner is None and found.revision == self.revision + 1
+            if not is_ours:
+                self.is_lost = True
+                raise LeaseLostError(self.key)
+        claim = await self._store.claim(self.key, self._membership.next_fence())
+        if not isinstance(claim, Claim) or claim.actor.revision not in {self.revision, self.revision + 1}:
+            self.is_lost = True
+            raise LeaseLostError(self.key)
+        self._adopt(claim.fence, claim.actor)
+
+    async def release(self) -> bool:
+        """Give the lock up.
+
+        Returns:
+            False if the store could not be reached: it is to be given up later.
+        """
+        if self.is_lost or self.is_released:
+            return True
+        self.is_released = True
+        try:
+            await finish(self._store.release([(self.key, self.fence)]))
+        except StoreError:
+            return False
+        except LazymigError:
+            return True
+        return True

@@ -1,0 +1,194 @@
+"""Migrations and the ordered chain of one actor type.
+
+Pending is what is registered and not in the actor's applied set, in order. A pending version below the actor's is
+late: it runs only with consent. Both follow from the applied set alone, so the chain works them out once per set.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from inspect import getdoc
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lazymig import _version
+from lazymig._records import AppliedSet
+from lazymig.errors import DefinitionError, DuplicateMigrationError, FrozenDefinitionError, MigrationOrderError
+
+if TYPE_CHECKING:
+    from semver import Version
+
+MigrateFunction = Callable[[Any, Any], Any | Awaitable[Any]]
+"""``migrate(state, context)``: changes the state in place, or returns its replacement; plain or async."""
+
+ReconcileFunction = Callable[[Any, Any, Any], Any | Awaitable[Any]]
+"""``reconcile(state, base, context)``: mends what older software stored over a newer value."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_REMEMBERED_SETS = 1024
+"""How many applied sets a chain remembers the pending migrations of; a fleet has a few dozen."""
+
+
+class Migration:
+    """One step of a suite, registered by `ActorType.migration`; calling it calls the function it wraps.
+
+    Attributes:
+        version: The version a state has afterwards.
+        name: The function's name.
+        description: First line of the function's docstring, or "".
+        late: Whether it may run on states of a later version.
+        packed: The version as one sortable integer.
+        function: The function it wraps.
+        downgrade: The function registered by `down`, or None.
+        reconciler: The function registered by `reconcile`, or None.
+    """
+
+    __slots__ = ("_chain", "description", "downgrade", "function", "late", "name", "packed", "reconciler", "version")
+
+    def __init__(self, version: Version, function: MigrateFunction, chain: Chain, *, late: bool) -> None:
+        self.version = version
+        self.function = function
+        self.name: str = getattr(function, "__name__", type(function).__name__)
+        self.description = (getdoc(function) or "").partition("\n")[0]
+        self.late = late
+        self.downgrade: MigrateFunction | None = None
+        self.reconciler: ReconcileFunction | None = None
+        self._chain = chain
+        self.packed = _version.pack(version)
+
+    def __call__(self, state: Any, context: Any) -> Any:
+        """Call the wrapped function, so that authors can test it."""
+        return self.function(state, context)
+
+    def __repr__(self) -> str:
+        """Show version and name."""
+        return f"Migration({str(self.version)!r}, {self.name})"
+
+    def down(self, function: F) -> F:
+        """Register the way back: ``down(state, context)`` makes the older shape of the newer one.
+
+        Raises:
+            DefinitionError: It has one already, or the actor type is in use.
+        """
+        self._check("down", self.downgrade, function)
+        self.downgrade = function
+        return function
+
+    def reconcile(self, function: F) -> F:
+        """Register ``reconcile(state, base, context)``, which mends what older software stored over a newer value.
+
+        Raises:
+            DefinitionError: It has one already, or the actor type is in use.
+        """
+        self._check("reconcile", self.reconciler, function)
+        self.reconciler = function
+        return function
+
+    def _check(self, what: str, present: object, function: object) -> None:
+        self._chain.check_open()
+        if not callable(function):
+            raise DefinitionError(f"@{self.name}.{what} takes a function, not {function!r}. Write it above a def.")
+        if present is not None:
+            raise DefinitionError(f"migration {self.version} ({self.name}) has a {what} already. Remove one of them.")
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What a chain still has to do for one applied set.
+
+    Attributes:
+        steps: Migrations to run, in order.
+        refused: Late ones without consent.
+        applied: The set afterwards.
+    """
+
+    steps: tuple[Migration, ...]
+    refused: tuple[Migration, ...]
+    applied: AppliedSet
+
+
+class Chain:
+    """The migrations of one actor type, in order."""
+
+    def __init__(self, actor_type: str, baseline: Version | None = None) -> None:
+        self.actor_type = actor_type
+        self.baseline = baseline
+        self.migrations: tuple[Migration, ...] = ()
+        self.is_frozen = False
+        self._floor = 0 if baseline is None else _version.pack(baseline)
+        self._pending: dict[AppliedSet, Pending] = {}
+        self._release: AppliedSet | None = None
+
+    @property
+    def supported(self) -> Version:
+        """The highest version registered, else the baseline, else 0.0.0."""
+        return self.migrations[-1].version if self.migrations else self.baseline or _version.ZERO
+
+    @property
+    def floor(self) -> int:
+        """The baseline, packed; 0 without one."""
+        return self._floor
+
+    @property
+    def release(self) -> AppliedSet:
+        """All that is registered, the baseline as its floor: what a new actor is stamped with."""
+        if self._release is None:
+            self._release = AppliedSet((migration.packed for migration in self.migrations), self._floor)
+        return self._release
+
+    def check_open(self) -> None:
+        """Refuse a change after the first use."""
+        if self.is_frozen:
+            raise FrozenDefinitionError(self.actor_type)
+
+    def freeze(self) -> None:
+        """Forbid changes from now on."""
+        self.is_frozen = True
+
+    def add(self, version: object, function: MigrateFunction, *, late: bool) -> Migration:
+        """Append a migration.
+
+        Raises:
+            DefinitionError: A bad version, not above the one before it, or the chain is in use.
+        """
+        self.check_open()
+        parsed = _version.parse(version)
+        if not callable(function):
+            raise DefinitionError(f"migration {parsed} of {self.actor_type} is {function!r}, not a function.")
+        migration = Migration(parsed, function, self, late=late)
+        self._check_order(migration)
+        self.migrations += (migration,)
+        self._release = None
+        self._pending.clear()
+        return migration
+
+    def _check_order(self, migration: Migration) -> None:
+        version = migration.version
+        if version == _version.ZERO:
+            raise MigrationOrderError(self.actor_type, version, _version.ZERO, "the version of unmigrated states,")
+        for other in self.migrations:
+            if other.version == version:
+                raise DuplicateMigrationError(self.actor_type, version, other.name, migration.name)
+        if self.migrations and version < self.migrations[-1].version:
+            raise MigrationOrderError(self.actor_type, version, self.migrations[-1].version)
+        if self.baseline is not None and version <= self.baseline:
+            raise MigrationOrderError(self.actor_type, version, self.baseline, "its baseline")
+
+    def pending(self, applied: AppliedSet) -> Pending:
+        """Return what is still to be done for an actor with this applied set."""
+        found = self._pending.get(applied)
+        if found is None:
+            if len(self._pending) >= _REMEMBERED_SETS:
+                self._pending.clear()
+            found = self._pending[applied] = self._find_pending(applied)
+        return found
+
+    def _find_pending(self, applied: AppliedSet) -> Pending:
+        has = frozenset(applied.packed)
+        first = bisect_left(self.migrations, applied.floor + 1, key=lambda migration: migration.packed)
+        steps = tuple(migration for migration in self.migrations[first:] if migration.packed not in has)
+        refused = tuple(step for step in steps if step.packed < applied.highest and not step.late)
+        after = AppliedSet((*applied.packed, *(step.packed for step in steps)), applied.floor)
+        return Pending(steps, refused, after)

@@ -1,0 +1,343 @@
+"""Frozen values: what stores, plans and activations hand to each other.
+
+Three words: the **version** is always the schema version; the **revision** counts an actor's commits and never
+restarts; the **fence** says who may write. A fence is the pair (node incarnation, number counted by that node): it is
+never used twice, whatever a store forgets, and only equality is compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from lazymig import _version
+from lazymig.errors import CorruptStateError, InvalidKeyError, InvalidVersionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from semver import Version
+
+MAX_ID_BYTES = 1_000
+MAX_NAME_BYTES = 200
+
+
+def check_text(what: str, value: object, max_bytes: int) -> None:
+    """Refuse what can't be a type, id or name on every store.
+
+    Raises:
+        InvalidKeyError: Not a string, empty, too long, or with NUL or a lone surrogate.
+    """
+    if not isinstance(value, str):
+        raise InvalidKeyError(what, value, f"is of type {type(value).__name__}")
+    if not value:
+        raise InvalidKeyError(what, value, "is empty")
+    if "\0" in value:
+        raise InvalidKeyError(what, value, "contains NUL")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidKeyError(what, value, "contains a lone surrogate") from None
+    if size > max_bytes:
+        raise InvalidKeyError(what, value, f"has {size:,} bytes of UTF-8, more than {max_bytes:,}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ActorKey:
+    """Names one actor; sorts by type, then id, each by code point.
+
+    Attributes:
+        type: Actor type, at most 200 bytes of UTF-8.
+        id: Actor id, at most 1,000 bytes of UTF-8.
+    """
+
+    type: str
+    id: str
+
+    def __post_init__(self) -> None:
+        """Check both parts."""
+        check_text("an actor type", self.type, MAX_NAME_BYTES)
+        check_text("an actor id", self.id, MAX_ID_BYTES)
+
+    def __str__(self) -> str:
+        """Return it as people read it."""
+        return f"{self.type} {self.id!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Who may write an actor.
+
+    Attributes:
+        node: Incarnation of the node, drawn at each registration.
+        number: Counted by that node, never used twice.
+    """
+
+    node: str
+    number: int
+
+
+class AppliedSet:
+    """An ordered set of versions, optionally beginning with a floor that counts as every version up to it.
+
+    Stores name each by a small integer and hand out one object for it, so that what follows from a set (its pending
+    migrations, its public form) is worked out once, not once an actor.
+    """
+
+    __slots__ = ("_hash", "_versions", "floor", "packed")
+
+    def __init__(self, packed: Iterable[int] = (), floor: int = 0) -> None:
+        self.floor = floor
+        self.packed = tuple(sorted({number for number in packed if number > floor}))
+        self._hash = hash((floor, self.packed))
+        self._versions: tuple[Version, ...] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Compare floor and versions."""
+        return isinstance(other, AppliedSet) and (self.floor, self.packed) == (other.floor, other.packed)
+
+    def __hash__(self) -> int:
+        """Return the hash of floor and versions, computed once."""
+        return self._hash
+
+    def __repr__(self) -> str:
+        """Show the versions."""
+        floor = f"up to {_version.unpack(self.floor)}, " if self.floor else ""
+        return f"AppliedSet({floor}{', '.join(str(_version.unpack(number)) for number in self.packed)})"
+
+    @property
+    def highest(self) -> int:
+        """The highest version, packed: the actor's version; 0 if nothing was applied."""
+        return self.packed[-1] if self.packed else self.floor
+
+    @property
+    def versions(self) -> tuple[Version, ...]:
+        """All versions in order, the floor first."""
+        if self._versions is None:
+            numbers = (self.floor, *self.packed) if self.floor else self.packed
+            self._versions = tuple(_version.unpack(number) for number in numbers)
+        return self._versions
+
+    def has(self, packed: int) -> bool:
+        """Tell whether a version counts as applied."""
+        return packed <= self.floor or packed in self.packed
+
+    def union(self, other: AppliedSet) -> AppliedSet:
+        """Return the set of what either has; the higher floor stands."""
+        return AppliedSet((*self.packed, *other.packed), max(self.floor, other.floor))
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationInfo:
+    """What happened to an actor's stored states.
+
+    Attributes:
+        applied: All versions applied, in order; the floor first, if there is one.
+        written_by: Highest version supported by the software that last stored a state; after a `load()` alone the
+            older of the two.
+        migrated_at: When a migration last ran (aware, UTC); None if none ever did.
+        floor: Version that counts as all up to it (a baseline, or an inferred version), None without one.
+    """
+
+    applied: tuple[Version, ...]
+    written_by: Version
+    migrated_at: datetime | None = None
+    floor: Version | None = None
+
+    @property
+    def version(self) -> Version:
+        """The highest version applied; 0.0.0 if none was."""
+        return self.applied[-1] if self.applied else _version.ZERO
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the stamp as JSON values, to be kept beside a state in a store that isn't lazymig's.
+
+        Keys: ``version``, ``written_by``, ``floor`` (strings; floor may be null), ``applied`` (list of strings),
+        ``migrated_at`` (ISO 8601 with offset, or null).
+        """
+        return {
+            "version": str(self.version),
+            "applied": [str(version) for version in self.applied],
+            "written_by": str(self.written_by),
+            "migrated_at": None if self.migrated_at is None else self.migrated_at.isoformat(),
+            "floor": None if self.floor is None else str(self.floor),
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> MigrationInfo:
+        """Return the stamp that ``to_json`` wrote.
+
+        Raises:
+            CorruptStateError: It isn't one; an unreadable stamp never counts as 0.0.0.
+        """
+        try:
+            return _read_info(value)
+        except (KeyError, TypeError, ValueError, InvalidVersionError) as error:
+            raise CorruptStateError(None, f"its migration-info is none ({error})") from error
+
+
+def _read_info(value: object) -> MigrationInfo:
+    if not isinstance(value, dict):
+        raise TypeError(f"a {type(value).__name__} instead of an object")
+    if not isinstance(value["applied"], list):
+        raise TypeError("'applied' is not a list")
+    applied = tuple(_version.parse(version) for version in value["applied"])
+    if any(earlier >= later for earlier, later in pairwise(applied)):
+        raise ValueError("'applied' is not in order")
+    floor = None if value.get("floor") is None else _version.parse(value["floor"])
+    info = MigrationInfo(applied, _version.parse(value["written_by"]), _read_time(value["migrated_at"]), floor)
+    if floor is not None and (not applied or applied[0] != floor):
+        raise ValueError("'floor' is not the first of 'applied'")
+    if _version.ZERO in applied:
+        raise ValueError("0.0.0 can't be applied")
+    if _version.parse(value["version"]) != info.version:
+        raise ValueError("'version' is not the highest of 'applied'")
+    return info
+
+
+def _read_time(value: object) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError("'migrated_at' is not a string")
+    time = datetime.fromisoformat(value)
+    if time.tzinfo is None:
+        raise ValueError("'migrated_at' has no time zone")
+    return time
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Migration-info as stores and plans pass it.
+
+    Attributes:
+        applied: What was applied to the actor.
+        writer: What the software registers that last stored a state.
+        migrated_at: Aware UTC time of the last migration, or None.
+    """
+
+    applied: AppliedSet
+    writer: AppliedSet
+    migrated_at: datetime | None = None
+
+    @property
+    def info(self) -> MigrationInfo:
+        """The same as users see it."""
+        floor = _version.unpack(self.applied.floor) if self.applied.floor else None
+        written_by = _version.unpack(self.writer.highest)
+        return MigrationInfo(self.applied.versions, written_by, self.migrated_at, floor)
+
+    @classmethod
+    def of(cls, info: MigrationInfo) -> Stamp:
+        """Return the stamp that `info` shows."""
+        floor = 0 if info.floor is None else _version.pack(info.floor)
+        applied = AppliedSet((_version.pack(version) for version in info.applied), floor)
+        return cls(applied, AppliedSet((_version.pack(info.written_by),)), info.migrated_at)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredActor:
+    """An actor as a store has it.
+
+    Attributes:
+        key: The actor.
+        revision: Counts its commits; 0 if it was never stored.
+        stamp: None for an imported actor that no software has migrated yet.
+        states: Name to encoded value.
+        owner: Node id of the lock's holder, or None.
+        number: Number of the holder's fence, 0 without a holder.
+    """
+
+    key: ActorKey
+    revision: int
+    stamp: Stamp | None
+    states: Mapping[str, bytes]
+    owner: str | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A lock that was got, with what it protects.
+
+    Attributes:
+        fence: To be carried by every write.
+        actor: The actor as stored; revision 0 and no states if it is unknown.
+        now: The store's wall clock, aware UTC.
+    """
+
+    fence: Fence
+    actor: StoredActor
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lock that was not got.
+
+    Attributes:
+        owner: Node id of the holder.
+    """
+
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One atomic change of an actor's states and stamp.
+
+    Attributes:
+        key: The actor.
+        fence: Of the claim.
+        revision: That the actor has now; it rises by one.
+        stamp: The stamp afterwards.
+        writes: Name to encoded value; None removes the state.
+        release: Give the lock up in the same transaction.
+    """
+
+    key: ActorKey
+    fence: Fence
+    revision: int
+    stamp: Stamp | None
+    writes: Mapping[str, bytes | None]
+    release: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A node as the store registers it.
+
+    Attributes:
+        node_id: The incarnation.
+        label: For people.
+        build: Name of the release it runs, or None.
+        lease_seconds: How long it counts as alive after a heartbeat.
+    """
+
+    node_id: str
+    label: str
+    build: str | None
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ActorRecord:
+    """An actor as `Node.inspect` shows it.
+
+    Attributes:
+        key: The actor.
+        info: None for an imported actor that no software has migrated yet.
+        states: Name to the value as stored.
+        owner: Node id of the lock's holder, or None.
+        revision: Counts the actor's commits.
+        quarantine: None.
+    """
+
+    key: ActorKey
+    info: MigrationInfo | None
+    states: Mapping[str, Any]
+    owner: str | None = None
+    revision: int = 0
+    quarantine: None = field(default=None)

@@ -1,0 +1,314 @@
+"""The actors of one node: getting their locks, making and dropping their objects, letting go of idle ones.
+
+Rules:
+
+1. All of an actor's comings and goings happen within a turn of its mailbox; the turn ends after the lock was given up.
+2. When the registration can't be trusted any more, everything in memory is dropped first, without `deactivate()`; then
+   the node registers as a new incarnation.
+3. `deactivate()` may call other actors, so no turn of one actor is held while another one's is waited for here.
+4. A lock that could not be given up is remembered, and given up when the store answers again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from lazymig._lease import Lease, finish
+from lazymig._mailbox import Mailbox
+from lazymig._records import Claim, Held
+from lazymig._turn import in_turn
+from lazymig.activation import Activation
+from lazymig.errors import ActorLockedError, LazymigError, LeaseLostError, StoreError
+from lazymig.hooks import Deactivated, DeactivationFailed, LeaseLost, NodeStarted, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lazymig._records import ActorKey, Fence
+    from lazymig.fleet import Membership
+    from lazymig.hooks import Event, Hook
+    from lazymig.store import Store
+    from lazymig.suite import ActorType
+
+_log = logging.getLogger("lazymig.node")
+
+FIRST_RETRY_SECONDS = 0.005
+"""How soon a held lock is asked for again; doubled up to `LAST_RETRY_SECONDS`."""
+
+LAST_RETRY_SECONDS = 0.2
+
+
+class Residents:
+    """What a node has of its actors.
+
+    Args:
+        store: Where they are kept.
+        membership: The node's registration.
+        hooks: Told of what happens.
+        label: The node's label, for its events.
+        idle_seconds: Actors unused for that long are let go.
+        max_active: Of more than that, the longest idle are let go.
+    """
+
+    def __init__(  # noqa: PLR0913  (the node's options)
+        self,
+        store: Store,
+        membership: Membership,
+        hooks: tuple[Hook, ...],
+        *,
+        label: str,
+        idle_seconds: float,
+        max_active: int,
+    ) -> None:
+        self._store = store
+        self._membership = membership
+        self._hooks = hooks
+        self._label = label
+        self._idle_seconds = idle_seconds
+        self._max_active = max_active
+        self._mailboxes: dict[ActorKey, Mailbox] = {}
+        self._idle: OrderedDict[Mailbox, float] = OrderedDict()
+        self._unreleased: list[tuple[ActorKey, Fence]] = []
+        self._joining = asyncio.Lock()
+        self._wake = asyncio.Event()
+
+    # --- turns -------------------------------------------------------------------------------------------------
+
+    async def take(self, key: ActorKey, *, shared: bool) -> Mailbox:
+        """Wait for a turn on an actor."""
+        mailbox = self._mailboxes.get(key)
+        if mailbox is None:
+            mailbox = self._mailboxes[key] = Mailbox(key)
+        self._idle.pop(mailbox, None)
+        try:
+            await mailbox.take(shared=shared)
+        except BaseException:
+            self._note_idle(mailbox)
+            raise
+        return mailbox
+
+    def give(self, mailbox: Mailbox, *, shared: bool) -> None:
+        """End a turn."""
+        mailbox.give(shared=shared)
+        self._note_idle(mailbox)
+
+    def _note_idle(self, mailbox: Mailbox) -> None:
+        if not mailbox.is_free:
+            return
+        if mailbox.lease is None:
+            self._mailboxes.pop(mailbox.key, None)
+            return
+        self._idle[mailbox] = self._membership.clock()
+        if len(self._mailboxes) > self._max_active or not self._idle_seconds:
+            self._wake.set()
+
+    # --- locks -------------------------------------------------------------------------------------------------
+
+    async def trust(self) -> None:
+        """Make sure that the node is registered and may act; drop everything first if it was out of touch."""
+        if self._membership.is_fresh:
+            return
+        async with self._joining:
+            if self._membership.is_fresh:
+                return
+            before = self._membership.node_id or None
+            self.drop_all()
+            await finish(self._membership.join())
+            self._tell(NodeStarted(self._membership.node_id, self._label, before))
+
+    async def lock(self, mailbox: Mailbox, wait_seconds: float) -> Lease:
+        """Get the actor's lock, or find that this node has it; needs an exclusive turn, or `opening`.
+
+        Raises:
+            ActorLockedError: Another node held it all the time.
+            CorruptStateError: The stamp can't be read; the lock was not got.
+        """
+        await self.trust()
+        if mailbox.lease is not None and mailbox.lease.is_valid:
+            return mailbox.lease
+        clock = self._membership.clock
+        deadline = clock() + wait_seconds
+        delay = FIRST_RETRY_SECONDS
+        while isinstance(claim := await self._claim(mailbox.key), Held):
+            left = deadline - clock()
+            if left <= 0:
+                raise ActorLockedError(mailbox.key, claim.owner, wait_seconds)
+            await asyncio.sleep(min(delay, left))
+            delay = min(2 * delay, LAST_RETRY_SECONDS)
+        mailbox.lease = Lease(claim, self._store, self._membership)
+        return mailbox.lease
+
+    async def _claim(self, key: ActorKey) -> Claim | Held:
+        for _ in range(2):
+            await self.trust()
+            fence = self._membership.next_fence()
+            try:
+                return await finish(self._store.claim(key, fence))
+            except LeaseLostError:  # the registration is gone: somebody forgot this node
+                self._membership.expire()
+            except (LazymigError, asyncio.CancelledError) as error:
+                if isinstance(error, (StoreError, asyncio.CancelledError)):
+                    self._unreleased.append((key, fence))  # it may have been got
+                    self._wake.set()
+                raise
+        raise LeaseLostError(key)
+
+    async def unlock(self, mailbox: Mailbox) -> None:
+        """Give the actor's lock up; needs an exclusive turn, or `opening`."""
+        lease, mailbox.lease = mailbox.lease, None
+        if lease is not None and not await lease.release():
+            self._unreleased.append((lease.key, lease.fence))
+
+    # --- actor objects -----------------------------------------------------------------------------------------
+
+    async def open(self, mailbox: Mailbox, actor_type: ActorType[Any], wait_seconds: float) -> None:
+        """Make sure that the actor is active; needs a turn.
+
+        Raises:
+            ActivationError: It can't be activated here; no user code ran if it was refused.
+        """
+        while not mailbox.is_active:
+            async with mailbox.opening:
+                if not mailbox.is_active:
+                    mailbox.drop()
+                    await self._activate(mailbox, actor_type, wait_seconds)
+
+    async def _activate(self, mailbox: Mailbox, actor_type: ActorType[Any], wait_seconds: float) -> None:
+        started = self._membership.clock()
+        lease = await self.lock(mailbox, wait_seconds)
+        activation = Activation(mailbox.key, actor_type, lease, hooks=self._hooks, started=started)
+        try:
+            await lease.check()
+            refusal = activation.refusal()
+            if refusal is not None:
+                raise refusal
+            actor = _make(actor_type, activation)
+            with in_turn(mailbox.key, "activate"):
+                await actor.activate()
+        except BaseException:
+            activation.close()
+            await self.unlock(mailbox)
+            raise
+        mailbox.actor = actor
+        mailbox.activation = activation
+
+    async def close(self, mailbox: Mailbox, reason: str) -> None:
+        """Deactivate the actor, if it is active; the lock stays. Needs an exclusive turn."""
+        actor = mailbox.actor
+        if actor is not None and mailbox.is_active:
+            try:
+                with in_turn(mailbox.key, "deactivate"):
+                    await actor.deactivate()
+            except Exception as error:
+                _log.exception("deactivate() of %s failed", mailbox.key)
+                self._tell(DeactivationFailed(self._membership.node_id, mailbox.key, type(error).__name__))
+            self._tell(Deactivated(self._membership.node_id, mailbox.key, reason))
+        mailbox.drop()
+
+    def drop_all(self) -> None:
+        """Forget all actors at once: they may be active elsewhere."""
+        for mailbox in list(self._mailboxes.values()):
+            lease, mailbox.lease = mailbox.lease, None
+            if lease is not None:
+                lease.is_lost = True
+                self._tell(LeaseLost(lease.fence.node, mailbox.key))
+            mailbox.drop()
+            if mailbox.is_free:
+                self._mailboxes.pop(mailbox.key, None)
+        self._idle.clear()
+        self._unreleased.clear()
+
+    # --- letting go --------------------------------------------------------------------------------------------
+
+    async def keep_house(self) -> None:
+        """Let go of idle actors, renew a lost registration, retry what failed; runs until cancelled."""
+        while True:
+            await self._pause()
+            try:
+                await self.trust()
+                await self._release_left()
+                await self._let_go(self._surplus(), "evicted")
+                await self._let_go(self._expired(), "idle")
+            except StoreError as error:
+                _log.warning("node %s: %s", self._label, error)
+            except Exception:
+                _log.exception("node %s: housekeeping failed", self._label)
+
+    async def _pause(self) -> None:
+        seconds = min(self._membership.beat_seconds, max(self._idle_seconds / 4, 0.05))
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def _release_left(self) -> None:
+        if self._unreleased:
+            left, self._unreleased = self._unreleased, []
+            try:
+                await finish(self._store.release(left))
+            except StoreError:
+                self._unreleased += left
+                raise
+
+    def _surplus(self) -> list[Mailbox]:
+        surplus = max(0, len(self._mailboxes) - self._max_active)
+        return [mailbox for mailbox, _ in zip(self._idle, range(surplus), strict=False)]
+
+    def _expired(self) -> list[Mailbox]:
+        now = self._membership.clock()
+        expired = []
+        for mailbox, since in self._idle.items():
+            if now - since < self._idle_seconds:
+                break
+            expired.append(mailbox)
+        return expired
+
+    async def _let_go(self, mailboxes: Iterable[Mailbox], reason: str) -> None:
+        letting = [self._let_go_of(mailbox, reason) for mailbox in mailboxes if mailbox.is_free]
+        if letting:
+            await asyncio.gather(*letting)
+
+    async def _let_go_of(self, mailbox: Mailbox, reason: str) -> None:
+        await self.take(mailbox.key, shared=False)
+        try:
+            await self.close(mailbox, reason)
+            await self.unlock(mailbox)
+        finally:
+            self.give(mailbox, shared=False)
+
+    async def leave(self, grace_seconds: float) -> None:
+        """Let go of everything: running actions get a grace time, then their locks are void."""
+        try:
+            async with asyncio.timeout(grace_seconds):
+                await asyncio.gather(*(self._leave(mailbox) for mailbox in list(self._mailboxes.values())))
+        except TimeoutError:
+            _log.warning("node %s: %d actors were still busy after %g s", self._label, self.active, grace_seconds)
+        self.drop_all()
+
+    async def _leave(self, mailbox: Mailbox) -> None:
+        await self.take(mailbox.key, shared=False)
+        try:
+            await self.close(mailbox, "stopped")
+            mailbox.lease = None  # freed by the node's end
+        finally:
+            self.give(mailbox, shared=False)
+
+    @property
+    def active(self) -> int:
+        """How many actors this node holds."""
+        return sum(mailbox.lease is not None for mailbox in self._mailboxes.values())
+
+    def _tell(self, event: Event) -> None:
+        if self._hooks:
+            tell(self._hooks, event)
+
+
+def _make(actor_type: ActorType[Any], activation: Activation) -> Any:
+    if actor_type.actor_class is None:
+        raise AssertionError("calls are only made on types with a class")
+    return actor_type.actor_class(activation)

@@ -1,0 +1,110 @@
+"""Every exception of lazymig, named by whose move it is.
+
+    LazymigError
+      DefinitionError                 your suite is wrong; raised at import or node start, before data is touched
+        InvalidVersionError
+        DuplicateMigrationError
+        MigrationOrderError
+        FrozenDefinitionError
+      InvalidKeyError                 a type, id or name that no store takes (also a ValueError)
+      InvalidValueError               a value that JSON can't hold unchanged (also a ValueError)
+      ActivationError                 this actor, this software; nothing was written
+        NewerStateError
+        StateTooOldError
+        LateMigrationError
+        MigrationFailedError
+        CorruptStateError
+        NotLoadedError
+        ReadOnlyActionError
+        ActivationClosedError
+        ActorLockedError
+        LeaseLostError
+      CallError                       the call, not the actor
+        UnknownActorTypeError
+        UnknownActionError
+        ReentrantCallError
+        NodeStoppedError
+      StoreError                      the store's fault; `retryable` says whether trying again can help
+        StoreUnavailableError
+        StoreClosedError
+        StoreLayoutError
+        StoreReadOnlyError
+        InvalidStoreUrlError
+      ConfigurationError              the command line's settings
+
+Constructors take fields and build the message; every error pickles with its fields.
+"""
+
+from lazymig.errors._activation import (
+    ActivationClosedError,
+    ActivationError,
+    ActorLockedError,
+    CorruptStateError,
+    LateMigrationError,
+    LeaseLostError,
+    MigrationFailedError,
+    NewerStateError,
+    NotLoadedError,
+    ReadOnlyActionError,
+    StateTooOldError,
+)
+from lazymig.errors._base import LazymigError
+from lazymig.errors._call import (
+    CallError,
+    NodeStoppedError,
+    ReentrantCallError,
+    UnknownActionError,
+    UnknownActorTypeError,
+)
+from lazymig.errors._definition import (
+    DefinitionError,
+    DuplicateMigrationError,
+    FrozenDefinitionError,
+    InvalidKeyError,
+    InvalidValueError,
+    InvalidVersionError,
+    MigrationOrderError,
+)
+from lazymig.errors._store import (
+    ConfigurationError,
+    InvalidStoreUrlError,
+    StoreClosedError,
+    StoreError,
+    StoreLayoutError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+)
+
+__all__ = [
+    "ActivationClosedError",
+    "ActivationError",
+    "ActorLockedError",
+    "CallError",
+    "ConfigurationError",
+    "CorruptStateError",
+    "DefinitionError",
+    "DuplicateMigrationError",
+    "FrozenDefinitionError",
+    "InvalidKeyError",
+    "InvalidStoreUrlError",
+    "InvalidValueError",
+    "InvalidVersionError",
+    "LateMigrationError",
+    "LazymigError",
+    "LeaseLostError",
+    "MigrationFailedError",
+    "MigrationOrderError",
+    "NewerStateError",
+    "NodeStoppedError",
+    "NotLoadedError",
+    "ReadOnlyActionError",
+    "ReentrantCallError",
+    "StateTooOldError",
+    "StoreClosedError",
+    "StoreError",
+    "StoreLayoutError",
+    "StoreReadOnlyError",
+    "StoreUnavailableError",
+    "UnknownActionError",
+    "UnknownActorTypeError",
+]

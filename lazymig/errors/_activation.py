@@ -1,0 +1,182 @@
+"""Errors of an actor and the software that would activate it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lazymig.errors._base import LazymigError, listed, who
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from semver import Version
+
+    from lazymig._records import ActorKey
+
+
+class ActivationError(LazymigError):
+    """This actor can't be activated or stored by this software now; nothing was written.
+
+    Attributes:
+        key: The actor, None for a value given to `ActorType.upgrade`.
+    """
+
+    def __init__(self, key: ActorKey | None, message: str) -> None:
+        self.key = key
+        super().__init__(message)
+
+
+class NewerStateError(ActivationError):
+    """The stored state is newer than this software by a major version.
+
+    Attributes:
+        stored: Version of the stored state.
+        supported: Highest version this software supports.
+        capable: Ids of nodes that could take the actor.
+    """
+
+    def __init__(self, key: ActorKey | None, stored: Version, supported: Version, capable: Sequence[str] = ()) -> None:
+        self.stored = stored
+        self.supported = supported
+        self.capable = tuple(capable)
+        super().__init__(
+            key,
+            f"{who(key)} is stored at {stored}, this software supports {supported}: newer by a major version, so it "
+            f"was left alone. Activate it on a process of a release that supports {stored.major}.x.",
+        )
+
+
+class StateTooOldError(ActivationError):
+    """The stored state is below the baseline: the migrations it needs were retired.
+
+    Attributes:
+        stored: Version of the stored state.
+        baseline: Baseline of this software.
+    """
+
+    def __init__(self, key: ActorKey | None, stored: Version, baseline: Version) -> None:
+        self.stored = stored
+        self.baseline = baseline
+        super().__init__(
+            key,
+            f"{who(key)} is stored at {stored}, below the baseline {baseline}: its migrations were retired. "
+            f"Activate it once on an older release that still has them.",
+        )
+
+
+class LateMigrationError(ActivationError):
+    """A pending migration is below the actor's version and doesn't say `late=True`.
+
+    Attributes:
+        stored: Version of the stored state.
+        late: The pending versions below it that have no consent.
+    """
+
+    def __init__(self, key: ActorKey | None, stored: Version, late: Sequence[Version]) -> None:
+        self.stored = stored
+        self.late = tuple(late)
+        super().__init__(
+            key,
+            f"{who(key)} is at {stored} and never had {listed(late)}. If a migration may run on states of a later "
+            f"shape, register it with late=True; else give it a version above {stored}.",
+        )
+
+
+class MigrationFailedError(ActivationError):
+    """A migration raised, or its result can't be stored; the cause is chained.
+
+    Attributes:
+        version: Version of the migration.
+        name: Name of its function.
+    """
+
+    def __init__(self, key: ActorKey | None, version: Version, name: str, reason: str) -> None:
+        self.version = version
+        self.name = name
+        super().__init__(
+            key,
+            f"migration {version} ({name}) of {who(key)} failed: {reason}. The stored state is as it was; mend the "
+            f"migration and activate the actor again.",
+        )
+
+
+class CorruptStateError(ActivationError):
+    """What is stored can't be read; it is neither replaced nor overwritten.
+
+    Attributes:
+        reason: What is wrong.
+    """
+
+    def __init__(self, key: ActorKey | None, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            key,
+            f"{who(key)} can't be read: {reason}. It was left as it is; look at it with 'lazymig inspect' and put "
+            f"it right, or restore it from a backup.",
+        )
+
+
+class NotLoadedError(ActivationError):
+    """A state was used before it was loaded, or after loading it was refused or failed.
+
+    Attributes:
+        state: Name of the state.
+    """
+
+    def __init__(self, key: ActorKey | None, state: str) -> None:
+        self.state = state
+        super().__init__(key, f"state {state!r} of {who(key)} is not loaded. Await migrate_and_load() or load() first.")
+
+
+class ReadOnlyActionError(ActivationError):
+    """A shared action tried to store something.
+
+    Attributes:
+        action: Name of the action.
+    """
+
+    def __init__(self, key: ActorKey, action: str) -> None:
+        self.action = action
+        super().__init__(
+            key,
+            f"{action!r} of {who(key)} is a shared action, which only reads. Make it exclusive (@action without "
+            f"shared=True) to persist.",
+        )
+
+
+class ActivationClosedError(ActivationError):
+    """An activation was used after it had ended."""
+
+    def __init__(self, key: ActorKey) -> None:
+        super().__init__(
+            key,
+            f"the activation of {who(key)} has ended, so nothing was read or stored through it. Activate the actor "
+            f"again, and keep no State beyond its activation.",
+        )
+
+
+class ActorLockedError(ActivationError):
+    """Another node holds the actor's lock and didn't give it up in time; the action did not run and will not.
+
+    Attributes:
+        owner: Node id of the holder.
+    """
+
+    def __init__(self, key: ActorKey, owner: str, waited_seconds: float) -> None:
+        self.owner = owner
+        super().__init__(
+            key,
+            f"{who(key)} is active on node {owner}, which did not give it up within {waited_seconds:g} s. Try again "
+            f"later, or wait longer (wait_seconds=, Node(hand_over_seconds=…)).",
+        )
+
+
+class LeaseLostError(ActivationError):
+    """Another node took over, or this one was out of touch too long; what was to be stored was not stored."""
+
+    def __init__(self, key: ActorKey) -> None:
+        super().__init__(
+            key,
+            f"the lock of {who(key)} was lost, so nothing was stored. Call or activate the actor again: it starts "
+            f"from what is stored.",
+        )

@@ -1,0 +1,113 @@
+"""Errors of a suite, and of keys and values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lazymig.errors._base import LazymigError
+
+if TYPE_CHECKING:
+    from semver import Version
+
+
+class DefinitionError(LazymigError):
+    """A suite, actor type, migration or action is defined wrongly; no data was touched."""
+
+
+class InvalidVersionError(DefinitionError):
+    """A version that isn't MAJOR.MINOR.PATCH of a release (SemVer 2.0.0, section 2).
+
+    Attributes:
+        version: What was given.
+    """
+
+    def __init__(self, version: object, reason: str) -> None:
+        self.version = version
+        super().__init__(f"{version!r} is no version: {reason}. Write MAJOR.MINOR.PATCH, like '1.0.0'.")
+
+
+class DuplicateMigrationError(DefinitionError):
+    """Two migrations of one actor type have the same version.
+
+    Attributes:
+        actor_type: Name of the actor type.
+        version: The version registered twice.
+    """
+
+    def __init__(self, actor_type: str, version: Version, first: str, second: str) -> None:
+        self.actor_type = actor_type
+        self.version = version
+        super().__init__(
+            f"{actor_type} has two migrations {version}: {first!r} and {second!r}. Give {second!r} a higher version."
+        )
+
+
+class MigrationOrderError(DefinitionError):
+    """A migration's version isn't above the one registered before it.
+
+    Attributes:
+        actor_type: Name of the actor type.
+        version: The version that is out of order.
+        previous: The version before it: a migration's, or the baseline.
+    """
+
+    def __init__(self, actor_type: str, version: Version, previous: Version, what: str = "migration") -> None:
+        self.actor_type = actor_type
+        self.version = version
+        self.previous = previous
+        super().__init__(
+            f"{actor_type} registers {version} after {what} {previous}, but order in the source is the order of "
+            f"execution. Move it before {previous}, or give it a version above {previous}."
+        )
+
+
+class FrozenDefinitionError(DefinitionError):
+    """An actor type was changed after a node or a tool had started to use it.
+
+    Attributes:
+        actor_type: Name of the actor type.
+    """
+
+    def __init__(self, actor_type: str) -> None:
+        self.actor_type = actor_type
+        super().__init__(
+            f"{actor_type} is in use and can't be changed any more. Register its migrations at import, "
+            f"before the first Node or tool uses the suite."
+        )
+
+
+class InvalidKeyError(LazymigError, ValueError):
+    """A type, id or name that no store takes.
+
+    Attributes:
+        what: "actor type", "actor id", "state name" or "suite name".
+        value: What was given.
+    """
+
+    def __init__(self, what: str, value: object, reason: str) -> None:
+        self.what = what
+        self.value = value
+        shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}…"
+        super().__init__(
+            f"{shown} can't be {what}: it {reason}. Use a string that is not empty, without NUL or lone surrogates, "
+            f"at most 1000 bytes of UTF-8 for ids and 200 for types and names."
+        )
+
+
+class InvalidValueError(LazymigError, ValueError):
+    """A value that JSON can't hold unchanged; it was not stored.
+
+    Attributes:
+        subject: What the value is of, e.g. "state 'vehicle' of Vehicle 'car-1'".
+        path: Where in the value, as in "$.drivers[0]".
+        reason: What is wrong there.
+    """
+
+    def __init__(self, subject: str, path: str, reason: str) -> None:
+        self.subject = subject
+        self.path = path
+        self.reason = reason
+        super().__init__(
+            f"{subject} can't be stored as JSON: {path} {reason}. Use str, bool, int of 64 bits, finite float, None, "
+            f"list, and dict with str keys."
+        )

@@ -1,0 +1,179 @@
+"""The reference store: dictionaries in one process. The others are compared with it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from lazymig._records import ActorKey, Claim, Held, StoredActor
+from lazymig.errors import LeaseLostError, StoreClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from lazymig._records import AppliedSet, Commit, Fence, NodeRecord, Stamp
+
+
+@dataclass(slots=True)
+class _Row:
+    revision: int = 0
+    stamp: Stamp | None = None
+    states: dict[str, bytes] = field(default_factory=dict)
+    fence: Fence | None = None
+
+
+@dataclass(slots=True)
+class _Alive:
+    lease_seconds: float
+    beat_at: float
+
+
+class MemoryStore:
+    """Keeps everything in memory and forgets it when it is closed.
+
+    Args:
+        clock: Seconds of a clock that never goes back; heartbeats are measured by it.
+    """
+
+    name = "memory:"
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._rows: dict[ActorKey, _Row] = {}
+        self._nodes: dict[str, _Alive] = {}
+        self._is_open = True
+
+    async def register(self, node: NodeRecord, *, replaces: str | None = None) -> None:
+        """See `Store.register`."""
+        self._check_open()
+        if replaces is not None:
+            self._nodes.pop(replaces, None)
+        self._nodes[node.node_id] = _Alive(node.lease_seconds, self._clock())
+
+    async def unregister(self, node_id: str) -> None:
+        """See `Store.unregister`."""
+        self._check_open()
+        self._nodes.pop(node_id, None)
+
+    def open_pulse(self) -> MemoryStore:
+        """Return the store itself: it takes heartbeats from any thread."""
+        self._check_open()
+        return self
+
+    def beat(self, node_id: str) -> bool:
+        """See `Pulse.beat`."""
+        self._check_open()
+        node = self._nodes.get(node_id)
+        if node is None:
+            return False
+        node.beat_at = self._clock()
+        return True
+
+    def close(self) -> None:
+        """Nothing to free for heartbeats."""
+
+    async def shut(self) -> None:
+        """Forget everything; the store can't be used afterwards."""
+        self._is_open = False
+        self._rows.clear()
+        self._nodes.clear()
+
+    async def claim(self, key: ActorKey, fence: Fence) -> Claim | Held:
+        """See `Store.claim`."""
+        self._check_open()
+        if fence.node not in self._nodes:
+            raise LeaseLostError(key)
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = _Row()
+        elif row.fence is not None and row.fence.node != fence.node and self._is_alive(row.fence.node):
+            return Held(row.fence.node)
+        row.fence = fence
+        return Claim(fence, _stored(key, row), datetime.now(UTC))
+
+    async def commit(self, commit: Commit) -> int:
+        """See `Store.commit`."""
+        self._check_open()
+        row = self._rows.get(commit.key)
+        is_valid = row is not None and row.fence == commit.fence and row.revision == commit.revision
+        if row is None or not is_valid or commit.fence.node not in self._nodes:
+            raise LeaseLostError(commit.key)
+        row.revision += 1
+        row.stamp = commit.stamp
+        for name, data in commit.writes.items():
+            if data is None:
+                row.states.pop(name, None)
+            else:
+                row.states[name] = data
+        if commit.release:
+            row.fence = None
+        return row.revision
+
+    async def release(self, held: Sequence[tuple[ActorKey, Fence]]) -> None:
+        """See `Store.release`."""
+        self._check_open()
+        for key, fence in held:
+            row = self._rows.get(key)
+            if row is None or row.fence != fence or fence.node not in self._nodes:
+                continue
+            row.fence = None
+            if row.revision == 0:
+                del self._rows[key]
+
+    async def read(self, key: ActorKey) -> StoredActor | None:
+        """See `Store.read`."""
+        self._check_open()
+        row = self._rows.get(key)
+        return None if row is None or row.revision == 0 else self._shown(key, row)
+
+    async def scan(self, actor_type: str, *, after: str = "", limit: int = 500) -> Sequence[StoredActor]:
+        """See `Store.scan`."""
+        self._check_open()
+        keys = sorted(key for key in self._known() if key.type == actor_type and key.id > after)
+        return [self._shown(key, self._rows[key]) for key in keys[:limit]]
+
+    async def census(self, actor_type: str) -> Mapping[AppliedSet | None, int]:
+        """See `Store.census`."""
+        self._check_open()
+        stamps = (self._rows[key].stamp for key in self._known() if key.type == actor_type)
+        return Counter(None if stamp is None else stamp.applied for stamp in stamps)
+
+    async def types(self) -> Sequence[str]:
+        """See `Store.types`."""
+        self._check_open()
+        return sorted({key.type for key in self._known()})
+
+    async def insert(self, actor_type: str, state: str, rows: Sequence[tuple[str, bytes]]) -> frozenset[str]:
+        """See `Store.insert`."""
+        self._check_open()
+        inserted = set()
+        for actor_id, data in rows:
+            row = self._rows.setdefault(ActorKey(actor_type, actor_id), _Row())
+            if row.revision == 0:
+                row.revision = 1
+                row.states[state] = data
+                inserted.add(actor_id)
+        return frozenset(inserted)
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise StoreClosedError(self.name)
+
+    def _is_alive(self, node_id: str) -> bool:
+        node = self._nodes.get(node_id)
+        return node is not None and self._clock() - node.beat_at < node.lease_seconds
+
+    def _known(self) -> list[ActorKey]:
+        return [key for key, row in self._rows.items() if row.revision > 0]
+
+    def _shown(self, key: ActorKey, row: _Row) -> StoredActor:
+        is_held = row.fence is not None and row.fence.node in self._nodes
+        return _stored(key, row if is_held else _Row(row.revision, row.stamp, row.states))
+
+
+def _stored(key: ActorKey, row: _Row) -> StoredActor:
+    owner, number = (None, 0) if row.fence is None else (row.fence.node, row.fence.number)
+    return StoredActor(key, row.revision, row.stamp, dict(row.states), owner, number)

@@ -1,0 +1,365 @@
+"""A node: one process's share of the fleet.
+
+Rules:
+
+1. An action begins only while the node may trust its registration; otherwise it drops all it has and registers anew.
+2. User code runs on an actor only between a successful `activate()` and the end of its lock: never after a refusal.
+3. An exclusive action that raises or is cancelled leaves no trace: its actor object is dropped without `deactivate()`,
+   the next call makes another from the stored states under the same lock.
+4. Arguments and results pass as JSON, so that nothing is shared by accident.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from lazymig import codec
+from lazymig._records import ActorKey, ActorRecord
+from lazymig._residents import Residents
+from lazymig._turn import TURN, in_turn
+from lazymig.activation import Activation
+from lazymig.actor import Proxy, actions_of
+from lazymig.errors import (
+    ActorLockedError,
+    CorruptStateError,
+    DefinitionError,
+    NodeStoppedError,
+    ReentrantCallError,
+    StoreError,
+    UnknownActionError,
+    UnknownActorTypeError,
+)
+from lazymig.fleet import Membership
+from lazymig.hooks import ActionFailed, Deactivated, NodeStopped, tell
+from lazymig.state import decode_state
+from lazymig.suite import ActorType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from lazymig._mailbox import Mailbox
+    from lazymig.hooks import Hook
+    from lazymig.store import Store
+    from lazymig.suite import Suite
+
+A = TypeVar("A")
+
+_log = logging.getLogger("lazymig.node")
+
+DEFAULT_IDLE_SECONDS = 5.0
+"""Below the default `hand_over_seconds`, so that a waiting process gets an actor that nobody uses."""
+
+DEFAULT_MAX_ACTIVE = 100_000
+
+DEFAULT_GRACE_SECONDS = 10.0
+
+
+class Node:
+    """Serves actors of its suites from a store, within ``async with``.
+
+    Args:
+        store: An open store.
+        suites: The actor types it serves; none for a client.
+        label: Its name for people; default host and process id.
+        build: Name of the release it runs, for people.
+        lease_seconds: How long after a heartbeat it counts as alive; then others may take its actors.
+        hand_over_seconds: How long a call waits for an actor that another node holds; 0 means not at all.
+        idle_seconds: Actors unused for that long are deactivated; 0 means at once.
+        max_active: Of more active actors than that, the longest idle are deactivated. Busy ones never are.
+        grace_seconds: How long running actions may go on when the node stops.
+        hooks: Called with every event, see `lazymig.hooks`.
+
+    Raises:
+        DefinitionError: Two suites have an actor type of the same name, or a number is out of range.
+    """
+
+    def __init__(  # noqa: PLR0913  (the contract's options)
+        self,
+        store: Store,
+        suites: Iterable[Suite] = (),
+        *,
+        label: str | None = None,
+        build: str | None = None,
+        lease_seconds: float = 3.0,
+        hand_over_seconds: float = 10.0,
+        idle_seconds: float = DEFAULT_IDLE_SECONDS,
+        max_active: int = DEFAULT_MAX_ACTIVE,
+        grace_seconds: float = DEFAULT_GRACE_SECONDS,
+        hooks: Iterable[Hook] = (),
+    ) -> None:
+        _check_positive("lease_seconds", lease_seconds)
+        _check_positive("max_active", max_active)
+        for name, value in {"hand_over": hand_over_seconds, "idle": idle_seconds, "grace": grace_seconds}.items():
+            _check_not_negative(f"{name}_seconds", value)
+        self.label = label or f"{socket.gethostname()}:{os.getpid()}"
+        self._store = store
+        self._types = _collect(suites)
+        self._hooks = tuple(hooks)
+        self._hand_over_seconds = hand_over_seconds
+        self._grace_seconds = grace_seconds
+        self._membership = Membership(store, self.label, build, lease_seconds)
+        self._residents = Residents(
+            store,
+            self._membership,
+            self._hooks,
+            label=self.label,
+            idle_seconds=idle_seconds,
+            max_active=max_active,
+        )
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._is_running = False
+        self._is_stopping = False
+
+    def __repr__(self) -> str:
+        """Show label and id."""
+        return f"<Node {self.label} {self.node_id or '(stopped)'}>"
+
+    @property
+    def node_id(self) -> str:
+        """Its incarnation: drawn at each start and re-registration; "" while it is not running."""
+        return self._membership.node_id
+
+    async def __aenter__(self) -> Self:
+        """Register, and begin to send heartbeats.
+
+        Raises:
+            StoreError: The store can't be reached or written.
+            DefinitionError: It is running already.
+        """
+        if self._is_running:
+            raise DefinitionError(f"node {self.label} is running already. Make a Node of its own for each use.")
+        for actor_type in self._types.values():
+            actor_type.freeze()
+        await self._residents.trust()
+        self._is_running = True
+        self._is_stopping = False
+        self._housekeeping = asyncio.create_task(self._residents.keep_house(), name=f"lazymig-{self.label}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop: let running actions finish, deactivate, give the locks up, sign off."""
+        self._is_stopping = True
+        try:
+            await self._residents.leave(self._grace_seconds)
+        finally:
+            await self._sign_off()
+
+    async def _sign_off(self) -> None:
+        self._is_running = False
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._housekeeping
+        node_id = self.node_id
+        try:
+            await self._membership.leave()
+        except StoreError as error:
+            _log.warning("node %s could not sign off, its locks end with its lease: %s", self.label, error)
+        tell(self._hooks, NodeStopped(node_id))
+
+    # --- calls -------------------------------------------------------------------------------------------------
+
+    @overload
+    def actor(self, actor_type: ActorType[A], actor_id: str) -> A: ...
+
+    @overload
+    def actor(self, actor_type: str, actor_id: str) -> Any: ...
+
+    def actor(self, actor_type: ActorType[Any] | str, actor_id: str) -> Any:
+        """Return a proxy of an actor, typed as its class: awaiting an action on it calls the actor, active or not.
+
+        Raises:
+            InvalidKeyError: The id can't be one.
+        """
+        key = ActorKey(_name_of(actor_type), actor_id)
+        return Proxy(self.call, key.type, key.id)
+
+    async def call(
+        self, actor_type: ActorType[Any] | str, actor_id: str, action: str, /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run an action of an actor, which is activated if need be, and return its result.
+
+        Raises:
+            UnknownActorTypeError: No suite has such a type.
+            UnknownActionError: The type has no such action.
+            InvalidValueError: Arguments or result are not JSON.
+            ReentrantCallError: The actor waits for this call.
+            ActivationError: The actor can't be activated here; the action did not run.
+            Exception: Whatever the action raised.
+        """
+        known = self._type(_name_of(actor_type))
+        key = ActorKey(known.name, actor_id)
+        shared = _is_shared(known, action)
+        call = f"call of {action} on {key}"
+        positional, named = codec.decode(codec.encode([list(args), kwargs], f"the {call}"))
+        self._check_turn(key)
+        mailbox = await self._residents.take(key, shared=shared)
+        try:
+            self._check_running()
+            await self._residents.open(mailbox, known, self._hand_over_seconds)
+            with in_turn(key, action, shared=shared):
+                result = await self._run(mailbox, action, positional, named, shared=shared)
+        finally:
+            self._residents.give(mailbox, shared=shared)
+        return result
+
+    async def _run(
+        self, mailbox: Mailbox, action: str, args: list[Any], kwargs: dict[str, Any], *, shared: bool
+    ) -> Any:
+        """Run the action now: nothing is awaited between the check that it may begin and its first line."""
+        activation = mailbox.activation
+        try:
+            result = await getattr(mailbox.actor, action)(*args, **kwargs)
+            return codec.decode(codec.encode(result, f"the result of {action} on {mailbox.key}"))
+        except BaseException as error:
+            if not shared:
+                if mailbox.activation is activation:
+                    mailbox.drop()
+                if self._hooks:
+                    tell(self._hooks, ActionFailed(self.node_id, mailbox.key, action, type(error).__name__))
+            raise
+
+    def activate(
+        self, actor_type: ActorType[Any] | str, actor_id: str, *, wait_seconds: float | None = None
+    ) -> contextlib.AbstractAsyncContextManager[Activation]:
+        """Hold an actor for the length of an ``async with`` block, without an actor class.
+
+        It enters even if the state is refused: then every load in it raises. The lock is given up on leaving.
+
+        Args:
+            actor_type: The type, or its name.
+            actor_id: The actor's id.
+            wait_seconds: How long to wait while another node, or this one, holds the actor. Default: the node's
+                ``hand_over_seconds`` for another node, and as long as it takes on this one.
+
+        Raises:
+            UnknownActorTypeError: No suite has such a type.
+            ReentrantCallError: The actor waits for this block.
+            ActorLockedError: It is held elsewhere, and was not given up in time.
+        """
+        return self._activate(_name_of(actor_type), actor_id, wait_seconds)
+
+    @contextlib.asynccontextmanager
+    async def _activate(self, type_name: str, actor_id: str, wait_seconds: float | None) -> Any:
+        known = self._type(type_name)
+        key = ActorKey(known.name, actor_id)
+        self._check_turn(key)
+        started = self._membership.clock()
+        mailbox = await self._take_within(key, wait_seconds)
+        try:
+            self._check_running()
+            await self._residents.close(mailbox, "replaced")
+            wait = self._hand_over_seconds if wait_seconds is None else wait_seconds
+            activation = await self._hold(mailbox, known, max(0.0, wait), started)
+            try:
+                with in_turn(key, "activate"):
+                    yield activation
+            finally:
+                activation.close()
+                await self._residents.unlock(mailbox)
+                if self._hooks:
+                    tell(self._hooks, Deactivated(self.node_id, key, "left"))
+        finally:
+            self._residents.give(mailbox, shared=False)
+
+    async def _take_within(self, key: ActorKey, wait_seconds: float | None) -> Mailbox:
+        try:
+            async with asyncio.timeout(wait_seconds):
+                return await self._residents.take(key, shared=False)
+        except TimeoutError:
+            raise ActorLockedError(key, self.node_id, wait_seconds or 0.0) from None
+
+    async def _hold(self, mailbox: Mailbox, known: ActorType[Any], wait: float, started: float) -> Activation:
+        try:
+            lease = await self._residents.lock(mailbox, wait)
+        except CorruptStateError as error:
+            return Activation(mailbox.key, known, None, hooks=self._hooks, refusal=error, started=started)
+        return Activation(mailbox.key, known, lease, hooks=self._hooks, started=started)
+
+    async def inspect(self, actor_type: ActorType[Any] | str, actor_id: str) -> ActorRecord | None:
+        """Return what is stored of an actor, beside its lock; nothing is checked, run or changed.
+
+        Returns:
+            None if it was never stored.
+
+        Raises:
+            CorruptStateError: It can't be read.
+        """
+        return await inspect(self._store, ActorKey(_name_of(actor_type), actor_id))
+
+    # --- checks ------------------------------------------------------------------------------------------------
+
+    def _type(self, name: str) -> ActorType[Any]:
+        known = self._types.get(name)
+        if known is None:
+            raise UnknownActorTypeError(name, self._types)
+        return known
+
+    def _check_running(self) -> None:
+        if not self._is_running or (self._is_stopping and TURN.get() is None):
+            raise NodeStoppedError(self.label)
+
+    def _check_turn(self, key: ActorKey) -> None:
+        """Refuse to wait for an actor that waits for us."""
+        self._check_running()
+        turn = TURN.get()
+        chain: list[ActorKey] = []
+        while turn is not None:
+            chain.append(turn.key)
+            if turn.is_running and turn.key == key:
+                raise ReentrantCallError(key, chain[::-1])
+            turn = turn.parent
+
+
+async def inspect(store: Store, key: ActorKey) -> ActorRecord | None:
+    """Return what a store has of an actor, None if it was never stored.
+
+    Raises:
+        CorruptStateError: It can't be read.
+    """
+    found = await store.read(key)
+    if found is None:
+        return None
+    states = {name: decode_state(key, name, data) for name, data in sorted(found.states.items())}
+    info = None if found.stamp is None else found.stamp.info
+    return ActorRecord(key, info, states, found.owner, found.revision)
+
+
+def _name_of(actor_type: ActorType[Any] | str) -> str:
+    return actor_type.name if isinstance(actor_type, ActorType) else actor_type
+
+
+def _is_shared(actor_type: ActorType[Any], action: str) -> bool:
+    actor_class: Any = actor_type.actor_class
+    known = {} if actor_class is None else actions_of(actor_class)
+    if action not in known:
+        raise UnknownActionError(actor_type.name, action, known)
+    return known[action]
+
+
+def _collect(suites: Iterable[Suite]) -> dict[str, ActorType[Any]]:
+    found: dict[str, ActorType[Any]] = {}
+    for suite in suites:
+        for name, actor_type in suite.actor_types.items():
+            if name in found:
+                raise DefinitionError(f"two suites of the node have an actor type {name!r}. Give one another name.")
+            found[name] = actor_type
+    return found
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise DefinitionError(f"{name} is {value!r}; it must be above 0.")
+
+
+def _check_not_negative(name: str, value: float) -> None:
+    if not value >= 0:
+        raise DefinitionError(f"{name} is {value!r}; it must be 0 or more.")

@@ -1,0 +1,1 @@
+"""Test tools: the contract of stores as tests, faults, releases, golden states."""

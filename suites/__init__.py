@@ -1,0 +1,1 @@
+"""Example suites: one family of actors a file."""
