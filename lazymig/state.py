@@ -28,6 +28,7 @@ class State(Generic[T]):
         name: The state's name.
     """
 
+    _value: Any
     __slots__ = ("_activation", "_carried", "_has_value", "_is_loaded", "_typed", "_value", "name")
 
     def __init__(self, activation: Activation, name: str, typed: Typed[T] | None) -> None:
@@ -147,7 +148,7 @@ class State(Generic[T]):
         """Forget the value: it must be loaded again."""
         self._is_loaded = False
         self._has_value = False
-        self._value: Any = None
+        self._value = None
         self._carried: Carried | None = None
 
     def fill(self, data: bytes | None, default: T | None = None, *, as_json: bool = False) -> T | None:
