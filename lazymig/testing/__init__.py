@@ -1,5 +1,10 @@
-"""Test tools: the contract of stores as tests, faults, releases, golden states."""
+"""Test tools: the contract of stores as tests, faults, releases, a clock.
 
+`lazymig.testing.store_suite` and `lazymig.testing.store_machine` need pytest and Hypothesis and are imported by name.
+"""
+
+from lazymig.testing.clock import ManualClock
+from lazymig.testing.faults import Fault, FaultyStore
 from lazymig.testing.releases import release
 
-__all__ = ["release"]
+__all__ = ["Fault", "FaultyStore", "ManualClock", "release"]

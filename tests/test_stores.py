@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from lazymig.memory import MemoryStore
+from lazymig.sqlite import open_sqlite
+from lazymig.testing.store_suite import StoreSuite
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from lazymig.store import Store
+    from lazymig.testing import ManualClock
+
+
+@asynccontextmanager
+async def open_memory(clock: ManualClock) -> AsyncIterator[Store]:
+    store = MemoryStore(clock)
+    try:
+        yield store
+    finally:
+        await store.shut()
+
+
+class TestMemoryStore(StoreSuite):
+    def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
+        return open_memory(clock)
+
+
+class TestSQLiteStore(StoreSuite):
+    def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
+        return open_sqlite(folder / "store.db", clock=clock)
+
+
+class TestSQLiteStoreWithoutSync(StoreSuite):
+    def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
+        return open_sqlite(folder / "store.db", synchronous="normal", clock=clock)
