@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from lazymig._mailbox import Mailbox
+    from lazymig._records import StoredActor
     from lazymig.hooks import Hook
     from lazymig.store import Store
     from lazymig.suite import Suite
@@ -326,11 +327,18 @@ async def inspect(store: Store, key: ActorKey) -> ActorRecord | None:
         CorruptStateError: It can't be read.
     """
     found = await store.read(key)
-    if found is None:
-        return None
-    states = {name: decode_state(key, name, data) for name, data in sorted(found.states.items())}
+    return None if found is None else as_record(found)
+
+
+def as_record(found: StoredActor) -> ActorRecord:
+    """Return a stored actor as users see it.
+
+    Raises:
+        CorruptStateError: A state can't be read.
+    """
+    states = {name: decode_state(found.key, name, data) for name, data in sorted(found.states.items())}
     info = None if found.stamp is None else found.stamp.info
-    return ActorRecord(key, info, states, found.owner, found.revision)
+    return ActorRecord(found.key, info, states, found.owner, found.revision)
 
 
 def _name_of(actor_type: ActorType[Any] | str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from lazymig.errors import InvalidStoreUrlError, StoreError
 from lazymig.memory import MemoryStore
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from lazymig.store import Store
+
+_PASSWORD = re.compile(r"(://[^:/?#]*:).*(@)")
+"""Up to the last @: a password may hold one, and a slash, where it should have been quoted."""
+
+_PASSWORD_OPTION = re.compile(r"([?&][a-z_]*password=)[^&]*", re.IGNORECASE)
 
 
 @asynccontextmanager
@@ -45,15 +51,8 @@ async def open_store(url: str, *, create: bool = True) -> AsyncIterator[Store]:
 
 
 def hide_password(url: str) -> str:
-    """Return the URL as it may be shown."""
-    try:
-        parts = urlsplit(url)
-        if parts.password is None:
-            return url
-        place = f"{parts.username or ''}:***@{parts.netloc.rpartition('@')[2]}"
-        return parts._replace(netloc=place).geturl()
-    except ValueError:
-        return "an unreadable URL"
+    """Return the URL as it may be shown, even one that is written wrongly."""
+    return _PASSWORD_OPTION.sub(r"\1***", _PASSWORD.sub(r"\1***\2", url))
 
 
 def _read_sqlite_url(url: object) -> tuple[Path, str]:
