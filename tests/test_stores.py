@@ -3,8 +3,11 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from hypothesis import settings
+
 from lazymig.memory import MemoryStore
 from lazymig.sqlite import open_sqlite
+from lazymig.testing.store_machine import machine
 from lazymig.testing.store_suite import StoreSuite
 
 if TYPE_CHECKING:
@@ -37,3 +40,11 @@ class TestSQLiteStore(StoreSuite):
 class TestSQLiteStoreWithoutSync(StoreSuite):
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_sqlite(folder / "store.db", synchronous="normal", clock=clock)
+
+
+def open_sqlite_in(folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
+    return open_sqlite(folder / "store.db", clock=clock)
+
+
+TestSQLiteMachine = machine(open_sqlite_in).TestCase
+TestSQLiteMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -46,7 +46,7 @@ SECOND = Stamp(
 class StoreSuite:
     """Inherit it and give it `open`."""
 
-    def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
+    def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:  # noqa: ARG002  (to override)
         """Return a new, empty store; liveness is measured by ``clock``."""
         raise AssertionError("give the test class a method open(folder, clock) that returns the store to test")
 
@@ -62,8 +62,6 @@ class StoreSuite:
             for node_id in ("n1", "n2"):
                 await store.register(NodeRecord(node_id, "label", "build", LEASE_SECONDS))
             yield store
-
-    # --- claim -------------------------------------------------------------------------------------------------
 
     async def test_claim_of_an_unknown_actor_is_empty(self, store: Store) -> None:
         claim = await claimed(store, 1)
@@ -127,8 +125,6 @@ class StoreSuite:
         assert found is not None
         assert (found.states["count"], found.revision) == (b"60", 60)
 
-    # --- liveness ----------------------------------------------------------------------------------------------
-
     async def test_a_slow_node_is_not_dead(self, store: Store, clock: ManualClock) -> None:
         await claimed(store, 1)
         clock.advance(LEASE_SECONDS - 0.001)
@@ -171,8 +167,6 @@ class StoreSuite:
         with pytest.raises(LeaseLostError):
             await store.commit(commit(Fence("n1", 1), 0, v=b"1"))
         assert isinstance(await store.claim(KEY, Fence("n2", 1)), Claim)
-
-    # --- commit ------------------------------------------------------------------------------------------------
 
     async def test_states_and_stamp_come_back_as_committed(self, store: Store) -> None:
         await claimed(store, 1)
@@ -246,8 +240,6 @@ class StoreSuite:
         new = (2, SECOND, {"main": b"2", "other": b"2"})
         assert (found.revision, found.stamp, dict(found.states)) in [(1, FIRST, {"main": b"1", "other": b"1"}), new]
 
-    # --- release -----------------------------------------------------------------------------------------------
-
     async def test_a_released_actor_is_free(self, store: Store) -> None:
         await claimed(store, 1)
         await store.release([(KEY, Fence("n1", 1))])
@@ -269,8 +261,6 @@ class StoreSuite:
 
         found = [await store.claim(key, Fence("n2", number)) for number, key in enumerate(keys)]
         assert all(isinstance(claim, Claim) for claim in found)
-
-    # --- reading -----------------------------------------------------------------------------------------------
 
     async def test_reading_shows_the_holder_while_it_is_registered(self, store: Store) -> None:
         await claimed(store, 1)
@@ -321,8 +311,6 @@ class StoreSuite:
 
         assert list(await store.types()) == ["a", "b"]
 
-    # --- insert ------------------------------------------------------------------------------------------------
-
     async def test_insert_stores_only_what_does_not_exist(self, store: Store) -> None:
         await claimed(store, 1)
         await store.commit(commit(Fence("n1", 1), 0, FIRST, main=b"1"))
@@ -344,8 +332,6 @@ class StoreSuite:
         with pytest.raises(LeaseLostError):
             await store.commit(commit(Fence("n1", 1), 0, FIRST, main=b"1"))
         await expect(store, None, main=b"imported")
-
-    # --- values and life ---------------------------------------------------------------------------------------
 
     async def test_long_keys_and_values_come_back(self, store: Store) -> None:
         key = ActorKey("T" * 200, "\U0001f697" * 250)
