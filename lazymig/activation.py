@@ -24,6 +24,7 @@ from lazymig.errors import (
     ActivationClosedError,
     ActivationError,
     DefinitionError,
+    LeaseLostError,
     MigrationFailedError,
     NotLoadedError,
     ReadOnlyActionError,
@@ -246,6 +247,8 @@ class Activation:
         if self._refusal is not None:
             self._tell_refused(self._refusal)
             raise self._refusal
+        if self._lease is not None and self._lease.is_lost:  # told even if the node found out first, and closed this
+            raise LeaseLostError(self.key)
         if self._is_closed or self._lease is None or self._lease.is_released:
             raise ActivationClosedError(self.key)
         await self._lease.check()
