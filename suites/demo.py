@@ -1,0 +1,212 @@
+"""The main job in a few seconds: legacy data upgraded vehicle by vehicle while an old and a new release serve it.
+
+`python -m suites.demo` writes vehicles in km/h as JSON lines, imports them into a SQLite file, and serves that with
+processes of release 1 (supports 1.1.0) and release 2 (2.0.0) under mixed calls. One process is killed without mercy and
+replaced. In the end every vehicle is compared with the legacy data and with what the processes wrote down; the exit
+status is 1 if anything is missing or wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from lazymig import Node, open_store
+from lazymig.transfer import export_states, import_json_lines
+from suites._demo_board import Board, process_table, version_table
+from suites._demo_crew import Crew, DemoError, Site
+from suites._demo_ledger import Books, Legacy, prove
+from suites.vehicles import suite, vehicle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from lazymig import ActorRecord
+
+OLD, NEW = "1.1.0", "2.0.0"
+
+STAGE_SECONDS = 7.0
+"""A slow machine goes on to the next stage after that long; there are three."""
+
+LOOK_SECONDS = 0.1
+
+SHOWN_FAULTS = 20
+
+FIRST_NAMES = ("Noor", "Ada", "Bram", "Chiara", "Dilek", "Emeka", "Fleur", "Goran", "Hana", "Iker", "Jānis", "Łucja")
+LAST_NAMES = ("Jansen", "Okafor", "de Vries", "Rossi", "Yılmaz", "Novák", "García", "Müller", "Sato", "O'Brien")
+MODELS = ("VW Caddy", "Renault Kangoo", "Volvo FH16", "MAN TGX", "Tesla Model 3", "Fiat Ducato")
+LETTERS = "BDFGHJKLNPRSTVXZ"
+
+
+def draw_legacy(count: int, seed: int) -> Legacy:
+    """Return vehicles as the old system kept them: km/h, one owner or none, no migration-info."""
+    dice = random.Random(seed)
+    fleet: Legacy = {}
+    for number in dice.sample(range(len(LETTERS) ** 3 * 1000), count):
+        letters, digits = divmod(number, 1000)
+        rest, third = divmod(letters, len(LETTERS))
+        first, second = divmod(rest, len(LETTERS))
+        plate = f"{LETTERS[first]}{LETTERS[second]}-{digits:03}-{LETTERS[third]}"
+        is_parked = dice.random() < 0.2
+        fleet[plate] = {
+            "plate": plate,
+            "model": dice.choice(MODELS),
+            "owner": f"{dice.choice(FIRST_NAMES)} {dice.choice(LAST_NAMES)}" if dice.random() < 0.97 else None,
+            "velocity": 0.0 if is_parked else round(min(130.0, max(5.0, dice.gauss(72.0, 24.0))), 1),
+        }
+    return fleet
+
+
+def write_legacy(site: Site, legacy: Legacy) -> None:
+    """Write the legacy file, and the plates for the processes."""
+    lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in legacy.values()]
+    site.legacy.write_text("".join(lines), encoding="utf-8")
+    site.plates.write_text("\n".join(legacy), encoding="utf-8")
+
+
+async def import_legacy(site: Site) -> int:
+    """Import the legacy file and return how many vehicles it brought."""
+    async with open_store(site.store) as store:
+        with site.legacy.open("rb") as lines:
+            report = await import_json_lines(store, vehicle, lines, id_field="plate")
+    return report.imported
+
+
+class Rollout:
+    """Release 2 comes to a fleet that release 1 serves.
+
+    Args:
+        crew: To start processes with.
+        board: Shows how it goes.
+        fleet: How many vehicles there are.
+        seconds: How long to serve at least.
+    """
+
+    def __init__(self, crew: Crew, board: Board, fleet: int, seconds: float) -> None:
+        self._crew = crew
+        self._board = board
+        self._fleet = fleet
+        self._seconds = seconds
+
+    def run(self) -> None:
+        """Play all stages.
+
+        Raises:
+            DemoError: A process ended by itself.
+        """
+        started = time.monotonic()
+        crew, fleet = self._crew, self._fleet
+        self._board.say("release 1 serves alone")
+        crew.start("old-1", OLD)
+        self._watch(lambda: crew.migrated_to(OLD) >= fleet / 4)
+        self._board.say("release 2 joins with two processes")
+        victim = crew.start("new-1", NEW)
+        crew.start("new-2", NEW)
+        self._watch(lambda: crew.migrated_to(NEW) >= fleet / 2 and victim.tally.calls > 0)
+        self._board.say("new-1 is killed (SIGKILL), new-3 takes its place")
+        victim.kill()
+        heir = crew.start("new-3", NEW)
+        self._watch(
+            lambda: (
+                crew.migrated_to(NEW) >= 0.97 * fleet
+                and heir.tally.calls > 0
+                and time.monotonic() - started >= self._seconds
+            )
+        )
+        self._board.say("all stop in good order")
+        crew.stop()
+        self._board.show(crew)
+
+    def _watch(self, is_reached: Callable[[], bool]) -> None:
+        """Look and show until the stage's end is reached, or its time is up."""
+        deadline = time.monotonic() + max(STAGE_SECONDS, self._seconds)
+        while not is_reached() and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+            self._crew.look()
+            self._board.show(self._crew)
+
+
+async def read_fleet(site: Site) -> dict[str, ActorRecord]:
+    """Return all vehicles as stored."""
+    async with open_store(site.store, create=False) as store:
+        return {record.key.id: record async for record in export_states(store, vehicle)}
+
+
+async def tamper(site: Site, plate: str) -> None:
+    """Accelerate a vehicle behind the ledgers' back, to show that the proof notices."""
+    async with open_store(site.store) as store, Node(store, [suite]) as node:
+        await node.actor(vehicle, plate).accelerate(1.0)
+
+
+def count_versions(records: Mapping[str, ActorRecord]) -> Counter[str]:
+    """Return how many vehicles are at each version; 0.0.0 are those without migration-info."""
+    return Counter("0.0.0" if one.info is None else str(one.info.version) for one in records.values())
+
+
+def conclude(console: Console, faults: list[str], fleet: int) -> None:
+    """Tell the result of the proof, and end with status 1 if there are faults."""
+    for fault in faults[:SHOWN_FAULTS]:
+        console.print(f"  {fault}", soft_wrap=True, markup=False)
+    if faults:
+        console.print(f"PROOF FAILED: {len(faults):,} faults in {fleet:,} vehicles")
+        sys.exit(1)
+    console.print(f"proof: all {fleet:,} vehicles are there with the right velocity, owner and drivers", soft_wrap=True)
+
+
+@contextmanager
+def make_site(folder: Path | None, seed: int) -> Iterator[Site]:
+    """Work in the folder and keep it, or in a temporary one."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise click.UsageError(f"{folder} is not empty. Name a new folder.")
+        yield Site(folder.resolve(), is_kept=True, seed=seed)
+        return
+    with tempfile.TemporaryDirectory(prefix="lazymig-demo-") as made:
+        yield Site(Path(made).resolve(), is_kept=False, seed=seed)
+
+
+@click.command()
+@click.option("--vehicles", default=2000, show_default=True, type=click.IntRange(10, 100_000), help="How many.")
+@click.option(
+    "--seconds", default=8.0, show_default=True, type=click.FloatRange(0, 600), help="Serve at least so long."
+)
+@click.option("--seed", default=1, show_default=True, help="Of the legacy data and the traffic.")
+@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Work in this folder, and keep it.")
+@click.option("--tamper", "is_tampered", is_flag=True, hidden=True, help="Falsify a vehicle before the proof.")
+def main(vehicles: int, seconds: float, seed: int, directory: Path | None, *, is_tampered: bool) -> None:
+    """Upgrade a fleet lazily while two releases serve it; exit with 1 if a vehicle is lost or wrong."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    console = Console(highlight=False)
+    legacy = draw_legacy(vehicles, seed)
+    with make_site(directory, seed) as site:
+        write_legacy(site, legacy)
+        imported = asyncio.run(import_legacy(site))
+        console.print(f"{imported:,} vehicles in km/h imported from {site.legacy.name}, none has migration-info")
+        try:
+            with Crew(site) as crew, Board(console, vehicles) as board:
+                Rollout(crew, board, vehicles, seconds).run()
+        except DemoError as error:
+            raise click.ClickException(str(error)) from None
+        if is_tampered:
+            asyncio.run(tamper(site, next(iter(legacy))))
+        records = asyncio.run(read_fleet(site))
+        faults = prove(legacy, Books.of(worker.tally for worker in crew.workers), records)
+    console.print(process_table(crew), version_table(count_versions(records)))
+    conclude(console, faults, vehicles)
+
+
+if __name__ == "__main__":
+    main()
