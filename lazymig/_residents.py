@@ -186,7 +186,7 @@ class Residents:
             if refusal is not None:
                 raise refusal
             actor = _make(actor_type, activation)
-            with in_turn(mailbox.key, "activate"):
+            with in_turn(mailbox.key, self, "activate"):
                 await actor.activate()
         except BaseException:
             activation.close()
@@ -200,10 +200,12 @@ class Residents:
         actor = mailbox.actor
         if actor is not None and mailbox.is_active:
             try:
-                with in_turn(mailbox.key, "deactivate"):
+                with in_turn(mailbox.key, self, "deactivate"):
                     await actor.deactivate()
             except Exception as error:
-                _log.exception("deactivate() of %s failed", mailbox.key)
+                # Nobody awaits it, and its text may hold state values, which our own log never does.
+                message = f"deactivate() of {mailbox.key} failed; its lock is given up"
+                asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
                 self._tell(DeactivationFailed(self._membership.node_id, mailbox.key, type(error).__name__))
             self._tell(Deactivated(self._membership.node_id, mailbox.key, reason))
         mailbox.drop()

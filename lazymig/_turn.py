@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lazymig._records import ActorKey
@@ -16,17 +17,26 @@ class Turn:
 
     Attributes:
         key: The actor.
+        place: The node's residents: an actor held by another node of the process is waited for like any other's.
         action: Name of the action; "activate", "deactivate" for those.
         is_shared: Whether it only reads.
         parent: The turn it was called from.
+        task: For a ``with`` block the task that runs it: only that one would wait for itself. Else None.
         is_running: False once it has ended; tasks it left behind still see it.
     """
 
     key: ActorKey
+    place: object
     action: str
     is_shared: bool
     parent: Turn | None
+    task: asyncio.Task[Any] | None = None
     is_running: bool = True
+
+    def blocks(self, key: ActorKey, place: object) -> bool:
+        """Tell whether waiting for a turn on ``key`` now would wait for this turn."""
+        is_its = self.is_running and self.key == key and self.place is place
+        return is_its and (self.task is None or self.task is asyncio.current_task())
 
 
 TURN: ContextVar[Turn | None] = ContextVar("lazymig_turn", default=None)
@@ -37,9 +47,17 @@ class in_turn:  # noqa: N801  (a context manager, used like a function)
 
     __slots__ = ("_before", "turn")
 
-    def __init__(self, key: ActorKey, action: str, *, shared: bool = False) -> None:
+    def __init__(
+        self,
+        key: ActorKey,
+        place: object,
+        action: str,
+        *,
+        shared: bool = False,
+        task: asyncio.Task[Any] | None = None,
+    ) -> None:
         self._before = TURN.get()
-        self.turn = Turn(key, action, shared, self._before)
+        self.turn = Turn(key, place, action, shared, self._before, task)
 
     def __enter__(self) -> Turn:
         """Enter the turn."""

@@ -201,5 +201,6 @@ def tell(hooks: tuple[Hook, ...], event: Event) -> None:
     for hook in hooks:
         try:
             hook(event)
-        except Exception:
+        except Exception as error:
+            error.__suppress_context__ = True  # what was being handled meanwhile may speak of state values
             _log.exception("hook %r failed on %s", hook, type(event).__name__)

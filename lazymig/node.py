@@ -206,7 +206,7 @@ class Node:
         try:
             self._check_running()
             await self._residents.open(mailbox, known, self._hand_over_seconds)
-            with in_turn(key, action, shared=shared):
+            with in_turn(key, self._residents, action, shared=shared):
                 result = await self._run(mailbox, action, positional, named, shared=shared)
         finally:
             self._residents.give(mailbox, shared=shared)
@@ -243,7 +243,7 @@ class Node:
 
         Raises:
             UnknownActorTypeError: No suite has such a type.
-            ReentrantCallError: The actor waits for this block.
+            ReentrantCallError: The actor waits for this block, which would wait for ever.
             ActorLockedError: It is held elsewhere, and was not given up in time.
         """
         return self._activate(_name_of(actor_type), actor_id, wait_seconds)
@@ -252,7 +252,8 @@ class Node:
     async def _activate(self, type_name: str, actor_id: str, wait_seconds: float | None) -> Any:
         known = self._type(type_name)
         key = ActorKey(known.name, actor_id)
-        self._check_turn(key)
+        if wait_seconds is None:
+            self._check_turn(key)
         started = self._membership.clock()
         mailbox = await self._take_within(key, wait_seconds)
         try:
@@ -261,7 +262,7 @@ class Node:
             wait = self._hand_over_seconds if wait_seconds is None else wait_seconds
             activation = await self._hold(mailbox, known, max(0.0, wait), started)
             try:
-                with in_turn(key, "activate"):
+                with in_turn(key, self._residents, "activate", task=asyncio.current_task()):
                     yield activation
             finally:
                 activation.close()
@@ -305,8 +306,15 @@ class Node:
         return known
 
     def _check_running(self) -> None:
-        if not self._is_running or (self._is_stopping and TURN.get() is None):
+        if not self._is_running or (self._is_stopping and not self._has_turn()):
             raise NodeStoppedError(self.label)
+
+    def _has_turn(self) -> bool:
+        """Tell whether we are called from a turn on this node, which may end what it has begun."""
+        turn = TURN.get()
+        while turn is not None and not (turn.is_running and turn.place is self._residents):
+            turn = turn.parent
+        return turn is not None
 
     def _check_turn(self, key: ActorKey) -> None:
         """Refuse to wait for an actor that waits for us."""
@@ -315,7 +323,7 @@ class Node:
         chain: list[ActorKey] = []
         while turn is not None:
             chain.append(turn.key)
-            if turn.is_running and turn.key == key:
+            if turn.blocks(key, self._residents):
                 raise ReentrantCallError(key, chain[::-1])
             turn = turn.parent
 

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lazymig import Suite, errors
+from lazymig._migrations import Chain
+from lazymig._plan import Found, Plan, Storing, check, decide, stamp_after
+from lazymig._records import ActorKey, AppliedSet, Stamp
+from lazymig._version import ZERO, pack, parse, unpack
+
+KEY = ActorKey("Car", "a")
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def numbers(text: str) -> list[int]:
+    return [pack(parse(part)) for part in text.split()]
+
+
+def applied(text: str) -> AppliedSet:
+    """Read '<=1.0.0 2.0.0': a floor, then versions."""
+    floor = 0
+    if text.startswith("<="):
+        first, _, text = text[2:].partition(" ")
+        floor = pack(parse(first))
+    return AppliedSet(numbers(text), floor)
+
+
+def chain(text: str, baseline: str | None = None) -> Chain:
+    """Read '1.0.0 1.0.1*': versions, a star for late ones."""
+    made = Chain("Car", None if baseline is None else parse(baseline))
+    for part in text.split():
+        made.add(part.rstrip("*"), lambda state, context: None, late=part.endswith("*"))
+    return made
+
+
+def found(text: str | None, *, main: bool = True, inferred: str = "0.0.0") -> Found:
+    stamp = None if text is None else Stamp(applied(text), applied(text))
+    return Found(stamp, has_states=True, has_main=main, inferred=pack(parse(inferred)))
+
+
+STORED_AND_PENDING = [
+    # registered, stored, inferred, steps, applied afterwards
+    ("", "", "0.0.0", "", ""),
+    ("", None, "0.0.0", "", ""),
+    ("1.0.0 1.1.0 2.0.0", None, "0.0.0", "1.0.0 1.1.0 2.0.0", "1.0.0 1.1.0 2.0.0"),
+    ("1.0.0 1.1.0 2.0.0", "", "0.0.0", "1.0.0 1.1.0 2.0.0", "1.0.0 1.1.0 2.0.0"),
+    ("1.0.0 1.1.0 2.0.0", "1.0.0", "0.0.0", "1.1.0 2.0.0", "1.0.0 1.1.0 2.0.0"),
+    ("1.0.0 1.1.0 2.0.0", "1.0.0 1.1.0 2.0.0", "0.0.0", "", "1.0.0 1.1.0 2.0.0"),
+    ("1.0.0 1.1.0 2.0.0", None, "1.1.0", "2.0.0", "<=1.1.0 2.0.0"),
+    ("1.0.0 1.1.0 2.0.0", None, "2.0.0", "", "<=2.0.0"),
+    ("1.0.0 1.1.0 2.0.0", "<=1.0.5", "0.0.0", "1.1.0 2.0.0", "<=1.0.5 1.1.0 2.0.0"),
+    ("1.0.0", "1.0.0 1.1.0", "0.0.0", "", "1.0.0 1.1.0"),
+    ("1.0.0 1.0.1*", "1.0.0 1.1.0", "0.0.0", "1.0.1", "1.0.0 1.0.1 1.1.0"),
+    ("1.0.0 1.0.1* 1.1.0", "1.0.0 1.1.0", "0.0.0", "1.0.1", "1.0.0 1.0.1 1.1.0"),
+    ("1.0.0 1.0.1* 1.1.0 2.0.0", "1.0.0 1.1.0", "0.0.0", "1.0.1 2.0.0", "1.0.0 1.0.1 1.1.0 2.0.0"),
+    ("1.0.0 1.0.1* 1.1.0", "1.0.0 1.0.1 1.1.0", "0.0.0", "", "1.0.0 1.0.1 1.1.0"),
+    ("1.0.0 1.0.1 1.1.0", "<=1.1.0", "0.0.0", "", "<=1.1.0"),
+]
+
+
+@pytest.mark.parametrize(("registered", "stored", "inferred", "steps", "after"), STORED_AND_PENDING)
+def test_what_is_registered_and_not_applied_runs_in_order(
+    registered: str, stored: str | None, inferred: str, steps: str, after: str
+) -> None:
+    plan = decide(chain(registered), found(stored, inferred=inferred), KEY)
+
+    assert isinstance(plan, Plan)
+    assert [str(step.version) for step in plan.steps] == steps.split()
+    assert plan.applied == applied(after)
+    assert plan.must_commit == bool(steps or (stored is None and inferred != "0.0.0"))
+
+
+@pytest.mark.parametrize(
+    ("registered", "stored", "late"),
+    [
+        ("1.0.0 1.0.1 1.1.0", "1.0.0 1.1.0", "1.0.1"),
+        ("1.0.0 1.0.1", "1.0.0 1.1.0", "1.0.1"),
+        ("1.0.0 1.0.1* 1.0.2 1.1.0", "1.0.0 1.1.0", "1.0.2"),
+        ("1.0.0 2.0.0 2.1.0", "<=1.0.0 2.1.0", "2.0.0"),
+    ],
+)
+def test_a_late_migration_without_consent_is_never_skipped_in_silence(registered: str, stored: str, late: str) -> None:
+    refusal = decide(chain(registered), found(stored), KEY)
+
+    assert isinstance(refusal, errors.LateMigrationError)
+    assert [str(version) for version in refusal.late] == late.split()
+    assert "late=True" in str(refusal)
+
+
+@pytest.mark.parametrize(
+    ("registered", "stored", "inferred"),
+    [
+        ("", "1.0.0", "0.0.0"),
+        ("1.0.0", "2.0.0", "0.0.0"),
+        ("1.0.0 1.9.9", "1.0.0 2.0.0", "0.0.0"),
+        ("1.0.0", "<=2.0.0", "0.0.0"),
+        ("1.0.0", None, "2.0.0"),
+        ("0.9.0", None, "1.0.0"),
+    ],
+)
+@pytest.mark.parametrize("main", [True, False])
+def test_a_newer_major_is_refused_to_every_reader(
+    registered: str, stored: str | None, inferred: str, *, main: bool
+) -> None:
+    state = found(stored, main=main, inferred=inferred)
+
+    for refusal in (check(chain(registered), state, KEY), decide(chain(registered), state, KEY)):
+        assert isinstance(refusal, errors.NewerStateError)
+        assert refusal.key == KEY
+        assert str(refusal.stored) in str(refusal)
+        assert str(refusal.supported) in str(refusal)
+
+
+@pytest.mark.parametrize(("stored", "inferred"), [("", "0.0.0"), (None, "0.0.0"), ("1.0.0", "0.0.0"), (None, "1.0.9")])
+def test_an_actor_below_the_baseline_is_too_old(stored: str | None, inferred: str) -> None:
+    refusal = decide(chain("2.0.0", baseline="1.1.0"), found(stored, inferred=inferred), KEY)
+
+    assert isinstance(refusal, errors.StateTooOldError)
+    assert str(refusal.baseline) == "1.1.0"
+    assert check(chain("2.0.0", baseline="1.1.0"), found(stored, inferred=inferred), KEY) is None
+
+
+@pytest.mark.parametrize("stored", ["1.1.0", "1.0.0 1.2.0", "<=1.1.0"])
+def test_an_actor_at_or_above_the_baseline_goes_on_from_there(stored: str) -> None:
+    plan = decide(chain("2.0.0", baseline="1.1.0"), found(stored), KEY)
+
+    assert isinstance(plan, Plan)
+    assert [str(step.version) for step in plan.steps] == ["2.0.0"]
+
+
+def test_an_actor_without_states_is_new_whatever_its_last_stamp() -> None:
+    newer = Found(Stamp(applied("9.0.0"), applied("9.0.0")), has_states=False, has_main=False)
+    made = chain("2.0.0", baseline="1.0.0")
+
+    plan = decide(made, newer, KEY)
+    assert check(made, newer, KEY) is None
+    assert plan == Plan((), applied("<=1.0.0 2.0.0"), must_commit=False)
+    assert stamp_after(made, newer, Storing(plan, creates_main=True)) == Stamp(made.release, made.release)
+
+
+def test_without_main_state_nothing_runs_and_nothing_is_stamped() -> None:
+    made = chain("1.0.0 2.0.0")
+    state = found("1.0.0", main=False)
+
+    plan = decide(made, state, KEY)
+    assert isinstance(plan, Plan)
+    assert plan.steps == ()
+    kept = stamp_after(made, state, Storing(plan, creates_main=False))
+    assert kept is not None
+    assert kept.applied == applied("1.0.0")
+    created = stamp_after(made, state, Storing(plan, creates_main=True))
+    assert created is not None
+    assert created.applied == applied("1.0.0 2.0.0")
+
+
+def test_after_load_alone_the_stamp_stays_and_the_older_writer_is_named() -> None:
+    loaded = Storing(None, creates_main=False)
+    stamp = Stamp(applied("1.0.0 1.1.0"), applied("1.0.0 1.1.0"), NOON)
+    state = Found(stamp, has_states=True, has_main=True)
+
+    older = stamp_after(chain("1.0.0"), state, loaded)
+    newer = stamp_after(chain("1.0.0 1.1.0 1.2.0"), state, loaded)
+    assert older == Stamp(stamp.applied, applied("1.0.0"), NOON)
+    assert newer == stamp
+    assert stamp_after(chain("1.0.0"), found(None), loaded) is None
+
+
+def test_software_that_migrates_names_itself_the_writer() -> None:
+    made = chain("1.0.0")
+    state = found("1.0.0 1.1.0")
+    plan = decide(made, state, KEY)
+    assert isinstance(plan, Plan)
+
+    assert stamp_after(made, state, Storing(plan, creates_main=False)) == Stamp(applied("1.0.0 1.1.0"), made.release)
+
+
+registered_lists = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)), unique=True).map(sorted)
+
+
+@given(registered_lists, st.sets(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2))), st.booleans())
+def test_a_plan_applies_each_registered_version_once_and_takes_none_away(
+    registered: list[tuple[int, int, int]],
+    stored: set[tuple[int, int, int]],
+    late: bool,  # noqa: FBT001  (drawn)
+) -> None:
+    made = chain(" ".join(f"{a}.{b}.{c}{'*' if late else ''}" for a, b, c in registered if (a, b, c) != (0, 0, 0)))
+    before = AppliedSet(pack(parse(f"{a}.{b}.{c}")) for a, b, c in stored)
+    plan = decide(made, Found(Stamp(before, before), has_states=True, has_main=True), KEY)
+
+    if isinstance(plan, errors.NewerStateError):
+        assert unpack(before.highest).major > made.supported.major
+        return
+    if isinstance(plan, errors.LateMigrationError):
+        assert not late
+        assert all(not before.has(pack(version)) and version < plan.stored for version in plan.late)
+        return
+    assert isinstance(plan, Plan)
+    steps = [step.packed for step in plan.steps]
+    assert steps == sorted(steps)
+    assert not any(before.has(step) for step in steps)
+    assert set(plan.applied.packed) == set(before.packed) | set(made.release.packed)
+    again = decide(made, Found(Stamp(plan.applied, made.release), has_states=True, has_main=True), KEY)
+    assert isinstance(again, Plan)
+    assert (again.steps, again.must_commit) == ((), False)
+
+
+async def test_upgrade_runs_the_same_core_without_a_store() -> None:
+    car = Suite("fleet").actor_type("Car", context={"rate": 2})
+
+    @car.migration("1.0.0")
+    def double(state: Any, context: Any) -> None:
+        state["price"] *= context["rate"]
+
+    @car.migration("2.0.0")
+    async def wrap(state: Any, context: Any) -> Any:
+        return {"prices": [state["price"]]}
+
+    legacy = {"price": 3}
+    upgraded = await car.upgrade(legacy)
+    assert upgraded.value == {"prices": [6]}
+    assert legacy == {"price": 3}
+    assert [str(version) for version in upgraded.applied] == ["1.0.0", "2.0.0"]
+    assert upgraded.info.migrated_at is not None
+    again = await car.upgrade(upgraded.value, upgraded.info)
+    assert (again.value, again.info, again.applied) == (upgraded.value, upgraded.info, ())
+    assert again.value is not upgraded.value
+
+
+async def test_upgrade_refuses_and_fails_as_an_activation_does() -> None:
+    old, new = Suite("old").actor_type("Car"), Suite("new").actor_type("Car")
+    new.migration("1.0.0")(lambda state, context: state.update(x=1))
+    broken = new.migration("2.0.0")(lambda state, context: state["missing"])
+    info = (await Suite("middle").actor_type("Car", baseline="1.0.0").upgrade(None)).info
+
+    with pytest.raises(errors.NewerStateError):
+        await old.upgrade({}, info)
+    value: dict[str, Any] = {}
+    with pytest.raises(errors.MigrationFailedError, match=r"2\.0\.0") as caught:
+        await new.upgrade(value)
+    assert value == {}
+    assert (caught.value.version, caught.value.name) == (broken.version, "<lambda>")
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+async def test_upgrade_of_nothing_stamps_a_new_value() -> None:
+    car = Suite("fleet").actor_type("Car")
+    car.migration("1.0.0")(lambda state, context: state["missing"])
+
+    upgraded = await car.upgrade(None)
+    assert (upgraded.value, upgraded.applied, str(upgraded.info.version)) == (None, (), "1.0.0")
+    assert (await Suite("x").actor_type("Bus").upgrade({})).info.version == ZERO

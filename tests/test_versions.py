@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from semver import Version
+
+from lazymig import _version
+from lazymig._records import AppliedSet, MigrationInfo, Stamp
+from lazymig.errors import CorruptStateError, InvalidVersionError
+
+parts = st.integers(0, 999_999)
+versions = st.builds(Version, parts, parts, parts)
+
+
+@given(versions, versions)
+def test_packed_versions_sort_as_versions_do(first: Version, second: Version) -> None:
+    assert (_version.pack(first) < _version.pack(second)) == (first < second)
+
+
+@given(versions)
+def test_a_packed_version_unpacks_to_itself_and_fits_63_bits(version: Version) -> None:
+    assert _version.unpack(_version.pack(version)) == version
+    assert _version.pack(version) < 2**63
+
+
+@given(versions, versions)
+def test_only_the_major_decides_who_may_read(stored: Version, supported: Version) -> None:
+    is_newer = _version.is_newer_major(_version.pack(stored), _version.pack(supported))
+
+    assert is_newer == (stored.major > supported.major)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "1", "1.0", "2.0", "1.0.0.0", "v1.0.0", "v3.0.0", "01.0.0", "1.00.0", "1.0.0-rc.1", "1.0.0+build", " 1.0.0",
+        "1.0.0 ", "1.0.0\n", "-1.0.0", "1.0.-1", "1.0.x", "latest", "1.٠.0", "1000000.0.0", "0.1000000.0",
+    ],
+)  # fmt: skip
+def test_what_is_no_released_version_is_refused_with_the_cure(text: str) -> None:
+    with pytest.raises(InvalidVersionError, match=r"MAJOR\.MINOR\.PATCH") as caught:
+        _version.parse(text)
+
+    assert caught.value.version == text
+
+
+@pytest.mark.parametrize("value", [None, 1, 1.0, b"1.0.0", (1, 0, 0), True])
+def test_what_is_no_text_is_no_version(value: object) -> None:
+    with pytest.raises(InvalidVersionError, match=type(value).__name__):
+        _version.parse(value)
+
+
+@pytest.mark.parametrize("version", [Version(1, 0, 0, "rc.1"), Version(1, 0, 0, None, "build"), Version(1_000_000)])
+def test_a_version_object_is_checked_as_well(version: Version) -> None:
+    with pytest.raises(InvalidVersionError):
+        _version.parse(version)
+
+
+packed = st.integers(1, 2**63 - 1)
+sets = st.builds(AppliedSet, st.lists(packed, max_size=6), st.one_of(st.just(0), packed))
+
+
+@given(sets)
+def test_an_applied_set_is_ordered_above_its_floor(applied: AppliedSet) -> None:
+    assert list(applied.packed) == sorted(set(applied.packed))
+    assert all(number > applied.floor for number in applied.packed)
+    assert applied.highest == max([applied.floor, *applied.packed])
+
+
+@given(sets, packed)
+def test_a_floor_counts_as_every_version_up_to_it(applied: AppliedSet, number: int) -> None:
+    assert applied.has(number) == (number <= applied.floor or number in applied.packed)
+
+
+@given(sets, sets, packed)
+def test_a_union_has_what_either_has(first: AppliedSet, second: AppliedSet, number: int) -> None:
+    union = first.union(second)
+
+    assert union.has(number) == (first.has(number) or second.has(number))
+    assert union == second.union(first)
+    assert hash(union) == hash(second.union(first))
+
+
+small_sets = st.builds(
+    AppliedSet,
+    st.lists(versions.filter(bool).map(_version.pack), max_size=4),
+    st.one_of(st.just(0), versions.map(_version.pack)),
+)
+stamps = st.builds(Stamp, small_sets, small_sets, st.one_of(st.none(), st.datetimes(timezones=st.timezones())))
+
+
+@given(stamps)
+def test_migration_info_survives_json(stamp: Stamp) -> None:
+    info = stamp.info
+
+    assert MigrationInfo.from_json(info.to_json()) == info
+    assert Stamp.of(info).applied == stamp.applied
+    assert Stamp.of(info).info == info
+    assert pickle.loads(pickle.dumps(info)) == info
+
+
+GOOD = MigrationInfo((Version(1, 0, 0), Version(2, 0, 0)), Version(2, 0, 0)).to_json()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [],
+        "2.0.0",
+        {},
+        GOOD | {"version": "2.0"},
+        GOOD | {"version": "1.0.0"},
+        GOOD | {"applied": ["2.0.0", "1.0.0"]},
+        GOOD | {"applied": ["1.0.0", "1.0.0", "2.0.0"]},
+        GOOD | {"applied": ["v1.0.0", "2.0.0"]},
+        GOOD | {"applied": "2.0.0"},
+        GOOD | {"applied": ["0.0.0", "2.0.0"]},
+        GOOD | {"written_by": None},
+        GOOD | {"floor": "2.0.0"},
+        GOOD | {"floor": 1},
+        GOOD | {"migrated_at": "2026-01-01T00:00:00"},
+        GOOD | {"migrated_at": "yesterday"},
+        GOOD | {"migrated_at": 1},
+        {key: value for key, value in GOOD.items() if key != "migrated_at"},
+    ],
+)
+def test_unreadable_info_is_corrupt_and_never_counts_as_unmigrated(value: object) -> None:
+    with pytest.raises(CorruptStateError, match="migration-info"):
+        MigrationInfo.from_json(value)
