@@ -1,1 +1,14 @@
-"""The command line."""
+"""The command line: ``lazymig``, of the extra ``lazymig[cli]``."""
+
+from __future__ import annotations
+
+try:
+    import click as _click
+except ModuleNotFoundError as error:
+    raise SystemExit(f"lazymig: the command line needs {error.name}. Run: pip install 'lazymig[cli]'") from None
+
+del _click
+
+from lazymig.cli._tool import main  # noqa: E402  (after the check, which gives the cure)
+
+__all__ = ["main"]

@@ -1,0 +1,71 @@
+"""What commands share: their common options, an open store, and which actor types there are."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from lazymig.cli._output import FOUND, USAGE, Refusal, code_of, suggest
+from lazymig.cli._suites import load_types
+from lazymig.errors import StoreError
+from lazymig.stores import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from lazymig.cli._settings import Settings
+    from lazymig.store import Store
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def common_options(function: F) -> F:
+    """Add what every command has; `Output` reads the two flags."""
+    for option in (
+        click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),
+        click.option("--json", is_flag=True, expose_value=False, help="One JSON document on stdout, errors included."),
+        click.option("--store", metavar="URL", help="sqlite:///relative.db, sqlite:////absolute.db [LAZYMIG_STORE]"),
+    ):
+        function = option(function)
+    return function
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, create: bool = False) -> AsyncIterator[Store]:
+    """Open the configured store; unless told so, one that isn't there is not made.
+
+    Raises:
+        Refusal: None is configured, or it can't be opened.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            store = await stack.enter_async_context(open_store(settings.require_store(), create=create))
+        except StoreError as error:
+            raise Refusal(code_of(error), str(error), FOUND if error.retryable else USAGE) from error
+        yield store
+
+
+async def check_known(store: Store, actor_type: str, settings: Settings) -> None:
+    """Refuse a type that neither the store nor a suite has.
+
+    Raises:
+        Refusal: It is unknown.
+    """
+    stored = await store.types()
+    if actor_type in stored:
+        return
+    types = load_types(settings)
+    if actor_type not in types:
+        raise unknown_type(actor_type, [*stored, *types])
+
+
+def unknown_type(actor_type: str, known: list[str]) -> Refusal:
+    """Return the refusal of a type that nobody has."""
+    names = ", ".join(sorted(set(known))) or "none"
+    return Refusal(
+        "unknown_actor_type",
+        f"neither a suite nor the store has an actor type {actor_type!r}; known: {names}."
+        f"{suggest(actor_type, known) or ' Correct the name, or add its suite to [tool.lazymig] in pyproject.toml.'}",
+    )

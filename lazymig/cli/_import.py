@@ -1,0 +1,204 @@
+"""``lazymig import``: actors from JSON lines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import click
+
+from lazymig.cli._access import common_options, opened, unknown_type
+from lazymig.cli._output import FINE, FOUND, Output, Refusal
+from lazymig.cli._progress import progress
+from lazymig.cli._settings import Settings, read_settings
+from lazymig.cli._suites import load_types
+from lazymig.transfer import Existing, ImportReport, Rejection, import_json_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lazymig.cli._progress import Progress
+    from lazymig.store import Store
+    from lazymig.suite import ActorType
+
+_CHUNK_BYTES = 1_000_000
+"""Read at once; lines are never cut."""
+
+
+@click.command("import")
+@click.argument("actor_type", metavar="TYPE")
+@click.argument("file")
+@click.option("--id-field", required=True, metavar="NAME", help="Field with the actor's id; it stays in the value.")
+@click.option("--value-field", metavar="NAME", help="Field with the state. Default: the whole object is the state.")
+@click.option("--state", metavar="NAME", help="State the values become. Default: the type's main state.")
+@click.option(
+    "--existing",
+    type=click.Choice(["skip", "error"]),
+    default="skip",
+    show_default=True,
+    help="What a line is whose actor exists already: it is left alone either way.",
+)
+@common_options
+@click.pass_obj
+def command(output: Output, /, actor_type: str, file: str, store: str | None, **options: Any) -> int:
+    """Store actors of a TYPE from the JSON lines of a FILE (- is stdin), without migration-info.
+
+    One object a line, in UTF-8. A line that can't be imported is reported with its number, and the others are
+    imported: exit status 1. Safe to run again after an interruption: actors that exist are never written.
+    """
+    settings = read_settings(store)
+    registered = load_types(settings).get(actor_type)
+    with _open_source(file) as source:
+        work = _Import(settings, registered or actor_type, source, output, **options)
+        report = work.run(file)
+    document = {"type": actor_type, "state": work.state, "file": file, "store": settings.shown_store}
+    output.answer(document | _counts(report), f"{actor_type}: {_summary(report)}")
+    return FOUND if report.rejected else FINE
+
+
+class Source:
+    """Reads lines in chunks, and knows how far it is.
+
+    Args:
+        stream: Where from.
+        size: Bytes in it; 0 if that is not known, as with a pipe.
+    """
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream = stream
+        self._size = size
+        self._read_bytes = 0
+
+    @property
+    def share(self) -> float | None:
+        """How much of it was read, from 0 to 1; None if its size is not known."""
+        return min(self._read_bytes / self._size, 1.0) if self._size else None
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines."""
+        while chunk := self._read():
+            for line in chunk:
+                self._read_bytes += len(line)
+                yield line
+
+    def _read(self) -> list[bytes]:
+        with _interruptible():
+            return self._stream.readlines(_CHUNK_BYTES)
+
+
+class _Import:
+    """One import: its options, and what was done when it ends early."""
+
+    def __init__(  # noqa: PLR0913  (the command's options)
+        self,
+        settings: Settings,
+        actor_type: ActorType[Any] | str,
+        source: Source,
+        output: Output,
+        *,
+        id_field: str,
+        value_field: str | None,
+        state: str | None,
+        existing: str,
+    ) -> None:
+        self._settings = settings
+        self._type = actor_type
+        self._source = source
+        self._output = output
+        self._id_field = id_field
+        self._value_field = value_field
+        self._existing = cast("Existing", existing)
+        self._done = ImportReport()
+        self.state = state if isinstance(actor_type, str) else state or actor_type.state
+
+    def run(self, file: str) -> ImportReport:
+        """Import; say how far it came if it ends early."""
+        try:
+            with progress() as shown:
+                return asyncio.run(self._run(file, shown))
+        except BaseException:
+            if self._done.imported:
+                self._output.note(f"stopped after {self._done.imported:,} actors; run it again to go on from there.")
+            raise
+
+    async def _run(self, file: str, shown: Progress) -> ImportReport:
+        def on_rejected(rejection: Rejection) -> None:
+            shown.note(f"{'stdin' if file == '-' else file}:{rejection.position}: {rejection.reason}")
+
+        def on_progress(report: ImportReport) -> None:
+            self._done = report
+            shown.update(report.imported + report.skipped, _summary(report), self._source.share)
+
+        async with opened(self._settings, create=not isinstance(self._type, str)) as store:
+            if isinstance(self._type, str):
+                await self._check_stored(store, self._type)
+            return await import_json_lines(
+                store,
+                self._type,
+                self._source.lines(),
+                id_field=self._id_field,
+                value_field=self._value_field,
+                state=self.state,
+                existing=self._existing,
+                on_rejected=on_rejected,
+                progress=on_progress,
+            )
+
+    async def _check_stored(self, store: Store, actor_type: str) -> None:
+        """Refuse a type of no suite, unless the store has it and the state is named."""
+        stored = await store.types()
+        if actor_type not in stored:
+            raise unknown_type(actor_type, [*stored, *load_types(self._settings)])
+        if self.state is None:
+            raise Refusal(
+                "no_state",
+                f"no suite has {actor_type}, so its main state is unknown. Name it by --state, or add the suite to "
+                f"[tool.lazymig] in pyproject.toml.",
+            )
+
+
+@contextmanager
+def _open_source(file: str) -> Iterator[Source]:
+    """Open the file, before a store is opened or made."""
+    if file == "-":
+        yield Source(sys.stdin.buffer, 0)
+        return
+    try:
+        stream = Path(file).open("rb")  # noqa: SIM115  (what the block raises is not about opening)
+    except (OSError, ValueError) as error:
+        raise Refusal("file", f"{file} can't be read: {error}. Check the path.") from error
+    with stream:
+        yield Source(stream, os.fstat(stream.fileno()).st_size)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a read that waits for a pipe: asyncio's handler only takes effect at the loop's next turn."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _summary(report: ImportReport) -> str:
+    return f"{report.imported:,} imported, {report.skipped:,} skipped (they exist), {report.rejected:,} rejected"
+
+
+def _counts(report: ImportReport) -> dict[str, Any]:
+    rejections = [{"line": rejection.position, "reason": rejection.reason} for rejection in report.rejections]
+    return {
+        "imported": report.imported,
+        "skipped": report.skipped,
+        "rejected": report.rejected,
+        "rejections": rejections,
+    }
