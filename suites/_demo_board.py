@@ -86,11 +86,11 @@ class Board:
 
 def process_table(crew: Crew) -> Table:
     """Return what each process did, and all together."""
-    table = Table(box=box.SIMPLE, show_footer=True)
+    table = Table(box=box.SIMPLE, show_footer=True, collapse_padding=True)
     total = [sum(column) for column in zip(*(_figures(worker.tally) for worker in crew.workers), strict=True)]
     table.add_column("process", "all")
     table.add_column("supports")
-    for name, figure in zip(("calls", "migrations", "refusals", "lock conflicts", "other errors"), total, strict=False):
+    for name, figure in zip(("calls", "migrations", "refusals", "lock conflicts", "others"), total, strict=False):
         table.add_column(name, f"{figure:,}", justify="right")
     table.add_column("end")
     for worker in crew.workers:
