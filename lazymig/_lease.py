@@ -15,7 +15,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lazymig._records import Claim, Commit
-from lazymig.errors import LazymigError, LeaseLostError, StoreError
+from lazymig.errors import LeaseLostError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -143,19 +143,11 @@ class Lease:
             raise LeaseLostError(self.key)
         self._adopt(claim.fence, claim.actor)
 
-    async def release(self) -> bool:
+    async def release(self) -> None:
         """Give the lock up.
 
-        Returns:
-            False if the store could not be reached: it is to be given up later.
+        Raises:
+            StoreError: The store could not be reached: it is to be given up later.
         """
-        if self.is_lost or self.is_released:
-            return True
         self.is_released = True
-        try:
-            await finish(self._store.release([(self.key, self.fence)]))
-        except StoreError:
-            return False
-        except LazymigError:
-            return True
-        return True
+        await finish(self._store.release([(self.key, self.fence)]))

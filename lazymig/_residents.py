@@ -151,16 +151,25 @@ class Residents:
                 self._membership.expire()
             except (LazymigError, asyncio.CancelledError) as error:
                 if isinstance(error, (StoreError, asyncio.CancelledError)):
-                    self._unreleased.append((key, fence))  # it may have been got
-                    self._wake.set()
+                    self._remember(key, fence)  # it may have been got
                 raise
         raise LeaseLostError(key)
+
+    def _remember(self, key: ActorKey, fence: Fence) -> None:
+        self._unreleased.append((key, fence))
+        self._wake.set()
 
     async def unlock(self, mailbox: Mailbox) -> None:
         """Give the actor's lock up; needs an exclusive turn, or `opening`."""
         lease, mailbox.lease = mailbox.lease, None
-        if lease is not None and not await lease.release():
-            self._unreleased.append((lease.key, lease.fence))
+        if lease is None or lease.is_lost or lease.is_released:
+            return
+        try:
+            await lease.release()
+        except (StoreError, asyncio.CancelledError) as error:
+            self._remember(lease.key, lease.fence)
+            if isinstance(error, asyncio.CancelledError):
+                raise
 
     # --- actor objects -----------------------------------------------------------------------------------------
 
@@ -276,7 +285,7 @@ class Residents:
             await asyncio.gather(*letting)
 
     async def _let_go_of(self, mailbox: Mailbox, reason: str) -> None:
-        await self.take(mailbox.key, shared=False)
+        mailbox = await self.take(mailbox.key, shared=False)  # another one, if all were dropped in between
         try:
             await self.close(mailbox, reason)
             await self.unlock(mailbox)
@@ -293,7 +302,7 @@ class Residents:
         self.drop_all()
 
     async def _leave(self, mailbox: Mailbox) -> None:
-        await self.take(mailbox.key, shared=False)
+        mailbox = await self.take(mailbox.key, shared=False)
         try:
             await self.close(mailbox, "stopped")
             mailbox.lease = None  # freed by the node's end
