@@ -48,7 +48,8 @@ class Presence:
 
     def _create(self, node_id: str) -> int:
         while True:
-            self._folder.mkdir(exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # exist_ok would look again, and the folder may be gone by then
+                self._folder.mkdir()
             try:
                 return os.open(self._folder / node_id, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
             except FileNotFoundError:

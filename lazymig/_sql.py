@@ -132,6 +132,8 @@ class SqlStore:
             raise
         for other in gone:
             self._connection.leave(other)
+        if replaces is not None:  # somebody may have forgotten it already
+            self._connection.leave(replaces)
 
     async def unregister(self, node_id: str) -> None:
         """See `Store.unregister`."""

@@ -68,13 +68,14 @@ class Membership:
         self.clock = clock
         self._numbers = count(1)
         self._acknowledged = float("-inf")
+        self._is_denied = False
         self._heart: _Heart | None = None
         self.node_id = ""
 
     @property
     def is_fresh(self) -> bool:
         """Whether an action may begin: nobody else can have taken this node's actors."""
-        return self.clock() - self._acknowledged < self._lease_seconds
+        return not self._is_denied and self.clock() - self._acknowledged < self._lease_seconds
 
     @property
     def is_joined(self) -> bool:
@@ -95,6 +96,7 @@ class Membership:
         self.node_id = node_id
         self._numbers = count(1)
         self._acknowledged = sent
+        self._is_denied = False
         self._heart = _Heart(self, self._store, asyncio.get_running_loop())
         self._heart.start()
 
@@ -107,8 +109,8 @@ class Membership:
             await self._store.unregister(node_id)
 
     def expire(self) -> None:
-        """Stop trusting the registration."""
-        self._acknowledged = float("-inf")
+        """Stop trusting the registration, whatever an answer still on its way to the heartbeat's thread says."""
+        self._is_denied = True
 
     def acknowledge(self, node_id: str, sent: float) -> None:
         """Note a heartbeat that the store took, unless trust ran out before the answer came."""

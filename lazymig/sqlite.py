@@ -318,6 +318,7 @@ class SQLiteConnection:
     def leave(self, node_id: str) -> None:
         """Give the node's file lock up; remove the file of one that is dead."""
         self._presence.leave(node_id)
+        self._presence.forget(node_id)
 
     def is_dead(self, node_id: str) -> bool:
         """Tell whether the node's file lock is free."""

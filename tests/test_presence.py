@@ -1,0 +1,117 @@
+"""File locks: a killed node is dead at once, and nothing is left of one that stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from lazymig import open_store
+from lazymig._presence import Presence
+from tests.processes import Line, Worker
+from tests.test_heartbeat import patient
+
+
+async def be_present(line: Line, folder: Path) -> None:
+    presence = Presence(folder)
+    presence.enter("node-1")
+    line.tell("present")
+    await line.hear()
+
+
+async def test_killed_process_is_dead_at_once_and_a_running_one_is_not(tmp_path: Path) -> None:
+    presence = Presence(tmp_path / "nodes")
+    with Worker(be_present, tmp_path / "nodes") as worker:
+        assert await worker.hear() == "present"
+        assert not presence.is_dead("node-1")
+        worker.kill()
+        assert presence.is_dead("node-1")
+    assert not presence.is_dead("node-2"), "a missing file proves nothing"
+
+
+def test_probing_neither_ends_a_lock_nor_looks_like_one(tmp_path: Path) -> None:
+    presence, other = Presence(tmp_path / "nodes"), Presence(tmp_path / "nodes")
+    presence.enter("alive")
+    for _ in range(2):
+        assert not other.is_dead("alive")
+        assert not presence.is_dead("alive")
+    (tmp_path / "nodes" / "dead").touch()
+    descriptor = os.open(tmp_path / "nodes" / "dead", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)  # another prober, at the same time
+    assert other.is_dead("dead")
+    os.close(descriptor)
+    other.forget("dead")
+    presence.close()
+    assert not (tmp_path / "nodes").exists()
+
+
+def test_folder_of_lock_files_may_come_and_go_while_others_enter(tmp_path: Path) -> None:
+    faults: list[BaseException] = []
+
+    def come_and_go(name: str) -> None:
+        presence = Presence(tmp_path / "nodes")
+        try:
+            for number in range(400):
+                presence.enter(f"{name}-{number}")
+                presence.leave(f"{name}-{number}")
+        except OSError as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=come_and_go, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+
+
+def descriptors() -> set[str]:
+    gc.collect()
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            found.add(str(link.readlink()))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted in /proc")
+async def test_no_lock_file_or_descriptor_is_left_when_nodes_stop_register_anew_or_are_forgotten(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "store.db-nodes"
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        before = descriptors()
+        async with patient(store) as node:
+            await node.call("Counter", "a", "add", 1)
+            node._membership.expire()
+            await node.call("Counter", "a", "add", 1)
+            await store.unregister(node.node_id)
+            async with node.activate("Counter", "b"):
+                assert [file.name for file in folder.iterdir()] == [node.node_id]
+        assert not folder.exists()
+        assert descriptors() == before
+
+
+async def register_and_wait(line: Line, url: str) -> None:
+    async with open_store(url) as store, patient(store) as node:
+        line.tell((node.node_id, await node.call("Counter", "a", "add", 1)))
+        await line.hear()
+
+
+async def test_the_next_node_clears_away_what_a_killed_one_left(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    with Worker(register_and_wait, url) as worker:
+        dead, total = await worker.hear()
+        assert total == 1
+        worker.kill()
+    async with open_store(url) as store, patient(store) as node:
+        assert not (tmp_path / "store.db-nodes" / dead).exists()
+        record = await node.inspect("Counter", "a")
+        assert record is not None
+        assert record.owner is None
+        assert await node.call("Counter", "a", "add", 1) == 2
