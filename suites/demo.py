@@ -42,6 +42,9 @@ STAGE_SECONDS = 7.0
 
 LOOK_SECONDS = 0.1
 
+MOST = 0.9
+"""Share of the fleet that release 2 migrates before all stop; a killed process has not written down its last few."""
+
 SHOWN_FAULTS = 20
 
 FIRST_NAMES = ("Noor", "Ada", "Bram", "Chiara", "Dilek", "Emeka", "Fleur", "Goran", "Hana", "Iker", "Jānis", "Łucja")
@@ -120,7 +123,7 @@ class Rollout:
         heir = crew.start("new-3", NEW)
         self._watch(
             lambda: (
-                crew.migrated_to(NEW) >= 0.97 * fleet
+                crew.migrated_to(NEW) >= MOST * fleet
                 and heir.tally.calls > 0
                 and time.monotonic() - started >= self._seconds
             )
@@ -160,7 +163,7 @@ def conclude(console: Console, faults: list[str], fleet: int) -> None:
     for fault in faults[:SHOWN_FAULTS]:
         console.print(f"  {fault}", soft_wrap=True, markup=False)
     if faults:
-        console.print(f"PROOF FAILED: {len(faults):,} faults in {fleet:,} vehicles")
+        console.print(f"PROOF FAILED: {len(faults):,} fault{'s' * (len(faults) > 1)} in {fleet:,} vehicles")
         sys.exit(1)
     console.print(f"proof: all {fleet:,} vehicles are there with the right velocity, owner and drivers", soft_wrap=True)
 
@@ -179,7 +182,7 @@ def make_site(folder: Path | None, seed: int) -> Iterator[Site]:
 
 
 @click.command()
-@click.option("--vehicles", default=2000, show_default=True, type=click.IntRange(10, 100_000), help="How many.")
+@click.option("--vehicles", default=2000, show_default=True, type=click.IntRange(50, 100_000), help="How many.")
 @click.option(
     "--seconds", default=8.0, show_default=True, type=click.FloatRange(0, 600), help="Serve at least so long."
 )
@@ -188,7 +191,8 @@ def make_site(folder: Path | None, seed: int) -> Iterator[Site]:
 @click.option("--tamper", "is_tampered", is_flag=True, hidden=True, help="Falsify a vehicle before the proof.")
 def main(vehicles: int, seconds: float, seed: int, directory: Path | None, *, is_tampered: bool) -> None:
     """Upgrade a fleet lazily while two releases serve it; exit with 1 if a vehicle is lost or wrong."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda caught, _: sys.exit(128 + caught))
     console = Console(highlight=False)
     legacy = draw_legacy(vehicles, seed)
     with make_site(directory, seed) as site:
@@ -204,6 +208,8 @@ def main(vehicles: int, seconds: float, seed: int, directory: Path | None, *, is
             asyncio.run(tamper(site, next(iter(legacy))))
         records = asyncio.run(read_fleet(site))
         faults = prove(legacy, Books.of(worker.tally for worker in crew.workers), records)
+    if site.is_kept:
+        console.print(f"kept in {site.folder}", soft_wrap=True, markup=False)
     console.print(process_table(crew), version_table(count_versions(records)))
     conclude(console, faults, vehicles)
 
