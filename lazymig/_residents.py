@@ -127,8 +127,13 @@ class Residents:
             CorruptStateError: The stamp can't be read; the lock was not got.
         """
         await self.trust()
-        if mailbox.lease is not None and mailbox.lease.is_valid:
-            return mailbox.lease
+        if mailbox.lease is not None:
+            try:
+                await mailbox.lease.check()
+            except LeaseLostError:  # nothing of it is in use any more: get it anew
+                mailbox.lease = None
+            else:
+                return mailbox.lease
         clock = self._membership.clock
         deadline = clock() + wait_seconds
         delay = FIRST_RETRY_SECONDS
@@ -190,7 +195,6 @@ class Residents:
         lease = await self.lock(mailbox, wait_seconds)
         activation = Activation(mailbox.key, actor_type, lease, hooks=self._hooks, started=started)
         try:
-            await lease.check()
             refusal = activation.refusal()
             if refusal is not None:
                 raise refusal
