@@ -82,11 +82,6 @@ class Lease:
         """Whether the node may still act on what it has in memory."""
         return not self.is_lost and self._membership.is_fresh and self.fence.node == self._membership.node_id
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether what is in memory is what is stored."""
-        return not self._is_unsettled
-
     async def check(self) -> None:
         """Make sure that what is in memory is what is stored.
 

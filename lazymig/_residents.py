@@ -16,6 +16,8 @@ import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from lazymig._lease import Lease, finish
 from lazymig._mailbox import Mailbox
 from lazymig._records import Claim, Held
@@ -39,6 +41,9 @@ FIRST_RETRY_SECONDS = 0.005
 """How soon a held lock is asked for again; doubled up to `LAST_RETRY_SECONDS`."""
 
 LAST_RETRY_SECONDS = 0.2
+
+LET_GO_AT_ONCE = 100
+"""How many idle actors run their `deactivate()` beside each other."""
 
 
 class Residents:
@@ -73,6 +78,7 @@ class Residents:
         self._idle: OrderedDict[Mailbox, float] = OrderedDict()
         self._unreleased: list[tuple[ActorKey, Fence]] = []
         self._joining = asyncio.Lock()
+        self._letting = anyio.CapacityLimiter(LET_GO_AT_ONCE)
         self._wake = asyncio.Event()
 
     # --- turns -------------------------------------------------------------------------------------------------
@@ -284,29 +290,32 @@ class Residents:
         return expired
 
     async def _let_go(self, mailboxes: Iterable[Mailbox], reason: str) -> None:
-        letting = [self._let_go_of(mailbox, reason) for mailbox in mailboxes if mailbox.is_free]
-        if letting:
-            await asyncio.gather(*letting)
+        async with anyio.create_task_group() as group:
+            for mailbox in mailboxes:
+                if mailbox.is_free:
+                    group.start_soon(self._let_go_of, mailbox.key, reason)
 
-    async def _let_go_of(self, mailbox: Mailbox, reason: str) -> None:
-        mailbox = await self.take(mailbox.key, shared=False)  # another one, if all were dropped in between
-        try:
-            await self.close(mailbox, reason)
-            await self.unlock(mailbox)
-        finally:
-            self.give(mailbox, shared=False)
+    async def _let_go_of(self, key: ActorKey, reason: str) -> None:
+        async with self._letting:
+            mailbox = await self.take(key, shared=False)
+            try:
+                await self.close(mailbox, reason)
+                await self.unlock(mailbox)
+            finally:
+                self.give(mailbox, shared=False)
 
     async def leave(self, grace_seconds: float) -> None:
         """Let go of everything: running actions get a grace time, then their locks are void."""
-        try:
-            async with asyncio.timeout(grace_seconds):
-                await asyncio.gather(*(self._leave(mailbox) for mailbox in list(self._mailboxes.values())))
-        except TimeoutError:
+        with anyio.move_on_after(grace_seconds) as grace:
+            async with anyio.create_task_group() as group:
+                for key in list(self._mailboxes):
+                    group.start_soon(self._leave, key)
+        if grace.cancelled_caught:
             _log.warning("node %s: %d actors were still busy after %g s", self._label, self.active, grace_seconds)
         self.drop_all()
 
-    async def _leave(self, mailbox: Mailbox) -> None:
-        mailbox = await self.take(mailbox.key, shared=False)
+    async def _leave(self, key: ActorKey) -> None:
+        mailbox = await self.take(key, shared=False)
         try:
             await self.close(mailbox, "stopped")
             mailbox.lease = None  # freed by the node's end

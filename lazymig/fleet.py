@@ -77,11 +77,6 @@ class Membership:
         """Whether an action may begin: nobody else can have taken this node's actors."""
         return not self._is_denied and self.clock() - self._acknowledged < self._lease_seconds
 
-    @property
-    def is_joined(self) -> bool:
-        """Whether the node is registered, as far as it knows."""
-        return bool(self.node_id)
-
     def next_fence(self) -> Fence:
         """Return a fence that was never used."""
         return Fence(self.node_id, next(self._numbers))
