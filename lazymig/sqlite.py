@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from contextlib import asynccontextmanager, contextmanager
@@ -47,6 +48,9 @@ BUSY_SECONDS = 5.0
 
 PULSE_BUSY_SECONDS = 0.25
 """The same for a heartbeat: it counts from when it was sent, so it is better sent anew than sent late."""
+
+SWITCH_RETRY_SECONDS = 0.005
+"""How soon a refused switch to the write-ahead log is tried again."""
 
 LAYOUTS = (
     """
@@ -207,7 +211,7 @@ def lay_out(connection: sqlite3.Connection, name: str) -> None:
     version = _layout_of(connection, name)
     if version == len(LAYOUTS):
         return
-    (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    journal = _write_ahead(connection)
     if journal != "wal":
         raise StoreError(f"{name} can't use a write-ahead log (journal mode {journal!r}). Keep it on a local disk.")
     connection.execute("BEGIN IMMEDIATE")
@@ -224,10 +228,24 @@ def lay_out(connection: sqlite3.Connection, name: str) -> None:
         raise
 
 
+def _write_ahead(connection: sqlite3.Connection) -> str:
+    """Switch to a write-ahead log; where several switch at once, SQLite refuses all but one instead of waiting."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(SWITCH_RETRY_SECONDS)
+
+
+_LAYOUT = "SELECT * FROM pragma_application_id, pragma_user_version, (SELECT COUNT(*) FROM sqlite_master)"
+"""One statement, so that another process can't lay the file out between two looks at it."""
+
+
 def _layout_of(connection: sqlite3.Connection, name: str) -> int:
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    application, version, tables = connection.execute(_LAYOUT).fetchone()
     if application != APPLICATION_ID and (application or version or tables):
         raise StoreLayoutError(f"{name} is another program's database. Give lazymig a file of its own.")
     if version > len(LAYOUTS):
@@ -244,6 +262,10 @@ class _Connection(aiosqlite.Connection):
     async def on_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         result: T = await self._execute(function, self._conn, *arguments)  # type: ignore[no-untyped-call]  # theirs
         return result
+
+    async def ended(self) -> None:
+        """Wait for the thread's end, after a failed start: it reports to the event loop, which must not be gone."""
+        await asyncio.to_thread(self._thread.join)
 
 
 class SQLitePulse:
@@ -354,8 +376,12 @@ async def open_sqlite(
     """
     name = f"sqlite:///{path}"
     connection = _Connection(partial(connect, path, "rwc" if create else "rw"), iter_chunk_size=64)
-    with translating(name):
-        await connection
+    try:
+        with translating(name):
+            await connection
+    except BaseException:
+        await connection.ended()
+        raise
     opened = SQLiteConnection(connection, path, name, is_full=synchronous == "full", clock=clock)
     try:
         with translating(name):

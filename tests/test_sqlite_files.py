@@ -1,0 +1,373 @@
+"""What may become of a SQLite file: full, read-only, not ours, newer, older, opened by many."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lazymig import Node, Suite, open_store, sqlite
+from lazymig.errors import (
+    LazymigError,
+    StoreError,
+    StoreLayoutError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+)
+from tests.processes import Line, Worker
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "fleet.db"
+
+
+@pytest.fixture
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def boxes() -> Suite:
+    suite = Suite("boxes")
+    box = suite.actor_type("Box")
+
+    @box.migration("1.0.0")
+    def note(state: dict[str, Any], context: object) -> None:
+        state["is_migrated"] = True
+
+    return suite
+
+
+async def put(node: Node, actor_id: str, value: dict[str, Any]) -> None:
+    async with node.activate("Box", actor_id) as activation:
+        state = activation.state()
+        await state.migrate_and_load(default={})
+        state.value.update(value)
+        await state.persist()
+
+
+async def get(node: Node, actor_id: str) -> Any:
+    record = await node.inspect("Box", actor_id)
+    return None if record is None else record.states["state"]
+
+
+# --- a full disk ---------------------------------------------------------------------------------------------------
+
+
+async def pages_at_most(store: Any, count: int) -> None:
+    await store._connection._connection.execute(f"PRAGMA max_page_count = {count}")
+
+
+async def test_full_disk_is_told_and_nothing_is_lost(url: str) -> None:
+    async with open_store(url) as store, Node(store, [boxes()]) as node:
+        await put(node, "a", {"n": 1})
+        await store.insert("Box", "state", [("legacy", b'{"n":7}')])
+        await pages_at_most(store, 1)  # as many as there are
+        async with node.activate("Box", "a") as activation:
+            value = await activation.state().migrate_and_load(default={})
+            for _ in range(2):
+                value["long"] = "x" * 200_000
+                with pytest.raises(StoreUnavailableError) as full:
+                    await activation.persist()
+                assert full.value.retryable
+            assert await get(node, "a") == {"n": 1}
+            await pages_at_most(store, 100_000)
+            await activation.persist()
+        assert len((await get(node, "a"))["long"]) == 200_000
+        await put(node, "legacy", {"m": 8})
+        assert await get(node, "legacy") == {"n": 7, "m": 8, "is_migrated": True}
+
+
+async def fill_the_disk(line: Line, url: str) -> None:
+    """Store ever more until the file may not grow; then more than that is allowed again."""
+    async with open_store(url) as store, Node(store, [boxes()]) as node:
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, unlimited[1]))
+        number = 0
+        try:
+            while True:
+                await put(node, f"box-{number}", {"text": "x" * 20_000})
+                number += 1
+        except LazymigError as error:
+            line.tell((number, error))
+        stored = [await get(node, f"box-{other}") is not None for other in range(number)]
+        line.tell((all(stored), await get(node, f"box-{number}")))
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        await put(node, f"box-{number}", {"text": "y"})
+        line.tell(await get(node, f"box-{number}"))
+
+
+async def test_file_that_may_not_grow_is_told_and_nothing_is_lost(url: str) -> None:
+    with Worker(fill_the_disk, url) as worker:
+        number, error = await worker.hear()
+        assert number > 3
+        assert isinstance(error, StoreUnavailableError)
+        assert await worker.hear() == (True, None)
+        assert await worker.hear() == {"text": "y"}
+    async with open_store(url) as store, Node(store, [boxes()]) as node:
+        for other in range(number):
+            assert await get(node, f"box-{other}") == {"text": "x" * 20_000}
+
+
+# --- read-only -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder for `make_read_only`, made writable again afterwards."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    yield folder
+    if os.geteuid() == 0:
+        subprocess.run(["umount", "-l", folder], check=False, capture_output=True)
+    folder.chmod(0o755)
+
+
+def make_read_only(folder: Path) -> None:
+    """Mount it over itself for root, whom rights don't stop; else take the rights."""
+    if os.geteuid() != 0:
+        for file in folder.iterdir():
+            file.chmod(0o444)
+        folder.chmod(0o555)
+        return
+    for command in (["mount", "--bind", folder, folder], ["mount", "-o", "remount,ro,bind", folder]):
+        if subprocess.run(command, check=False, capture_output=True).returncode != 0:
+            pytest.skip("root may not mount here, so nothing can be made read-only")
+
+
+async def test_read_only_folder_is_told_and_its_file_is_untouched(read_only: Path) -> None:
+    path = read_only / "fleet.db"
+    async with open_store(f"sqlite:///{path}") as store, Node(store, [boxes()]) as node:
+        await put(node, "a", {"n": 1})
+    before = path.read_bytes()
+    make_read_only(read_only)
+    with pytest.raises(StoreError) as refused:
+        async with open_store(f"sqlite:///{path}") as store, Node(store, [boxes()]):
+            pass
+    assert not refused.value.retryable
+    assert isinstance(refused.value.__cause__, (sqlite3.Error, OSError))
+    assert [file.name for file in read_only.iterdir()] == ["fleet.db"]
+    assert path.read_bytes() == before
+
+
+async def test_new_file_in_a_read_only_folder_is_told(read_only: Path) -> None:
+    make_read_only(read_only)
+    with pytest.raises(StoreError) as refused:
+        async with open_store(f"sqlite:///{read_only}/fleet.db"):
+            pass
+    assert not refused.value.retryable
+
+
+async def test_connection_that_may_only_read_is_told_and_reads_on(url: str) -> None:
+    async with open_store(url) as store, Node(store, [boxes()], lease_seconds=1000) as node:
+        await put(node, "a", {"n": 1})
+        raw: Any = store
+        await raw._connection._connection.execute("PRAGMA query_only = ON")
+        with pytest.raises(StoreReadOnlyError) as refused:
+            await put(node, "a", {"n": 2})
+        assert not refused.value.retryable
+        assert await get(node, "a") == {"n": 1}
+        await raw._connection._connection.execute("PRAGMA query_only = OFF")
+        await put(node, "a", {"n": 3})
+        assert await get(node, "a") == {"n": 3}
+
+
+# --- not ours ------------------------------------------------------------------------------------------------------
+
+
+async def refused_untouched(path: Path) -> str:
+    """Check that opening is refused and changes no byte and no name; return the message."""
+    names, before = sorted(path.parent.iterdir()), path.read_bytes()
+    with pytest.raises(StoreLayoutError) as refused:
+        async with open_store(f"sqlite:///{path}"):
+            pass
+    assert not refused.value.retryable
+    assert path.read_bytes() == before
+    assert sorted(path.parent.iterdir()) == names
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"not a database, but some text " * 100, b"\0" * 8192, b"SQLite format 3\0" * 9])
+async def test_file_that_is_no_database_is_refused_untouched(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    assert "no SQLite database" in await refused_untouched(path)
+
+
+@pytest.mark.parametrize("mark", ["CREATE TABLE actor (id)", "PRAGMA user_version = 1", "PRAGMA application_id = 7"])
+async def test_database_of_another_program_is_refused_untouched(path: Path, mark: str) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute(mark)
+        other.commit()
+    assert "another program's" in await refused_untouched(path)
+
+
+async def test_folder_and_missing_folder_are_refused(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "missing" / "fleet.db"):
+        with pytest.raises(StoreError, match="can't be opened"):
+            async with open_store(f"sqlite:///{place}"):
+                pass
+    with pytest.raises(StoreError):
+        async with sqlite.open_sqlite(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_missing_file_is_not_made_unless_wanted(path: Path, url: str) -> None:
+    with pytest.raises(StoreError):
+        async with open_store(url, create=False):
+            pass
+    with pytest.raises(StoreError):
+        async with sqlite.open_sqlite(path, create=False):
+            pass
+    assert not path.exists()
+
+
+async def test_empty_file_becomes_a_store(path: Path, url: str) -> None:
+    path.touch()
+    async with open_store(url, create=False) as store, Node(store, [boxes()]) as node:
+        await put(node, "a", {"n": 1})
+        assert await get(node, "a") == {"n": 1}
+
+
+async def test_damaged_file_is_told_and_left(path: Path, url: str) -> None:
+    async with open_store(url) as store:
+        await store.insert("Box", "state", [(f"box-{n}", b'{"text":"%s"}' % (b"x" * 5_000)) for n in range(50)])
+    size = path.stat().st_size
+    with path.open("r+b") as file:  # all but the first page
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    before = path.read_bytes()
+    with pytest.raises(StoreLayoutError, match="damaged"):
+        async with open_store(url) as store:
+            await store.scan("Box")
+    assert path.read_bytes() == before
+
+
+# --- layouts -------------------------------------------------------------------------------------------------------
+
+ADDED = "ALTER TABLE node ADD COLUMN zone TEXT; CREATE TABLE policy (type TEXT PRIMARY KEY)"
+
+
+async def make_store(url: str) -> None:
+    async with open_store(url) as store, Node(store, [boxes()]) as node:
+        await put(node, "a", {"n": 1})
+
+
+def layout_of(path: Path) -> tuple[int, list[str]]:
+    with closing(sqlite3.connect(path)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return version, names
+
+
+async def test_newer_layout_is_refused_untouched(path: Path, url: str) -> None:
+    await make_store(url)
+    with closing(sqlite3.connect(path)) as newer:
+        newer.execute(f"PRAGMA user_version = {len(sqlite.LAYOUTS) + 1}")
+    assert "layout" in await refused_untouched(path)
+
+
+async def test_newer_layout_in_use_is_refused_untouched(path: Path, url: str) -> None:
+    await make_store(url)
+    with closing(sqlite3.connect(path)) as newer:
+        newer.execute(f"PRAGMA user_version = {len(sqlite.LAYOUTS) + 1}")
+        newer.execute("CREATE TABLE later (id)")
+        before = path.read_bytes()
+        with pytest.raises(StoreLayoutError):
+            async with open_store(url):
+                pass
+        assert path.read_bytes() == before
+        assert newer.execute("SELECT COUNT(*) FROM later").fetchone() == (0,)
+
+
+async def test_older_layout_is_upgraded_with_its_data(path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await make_store(url)
+    old = len(sqlite.LAYOUTS)
+    monkeypatch.setattr(sqlite, "LAYOUTS", (*sqlite.LAYOUTS, ADDED))
+    async with open_store(url) as store, Node(store, [boxes()]) as node:
+        assert await get(node, "a") == {"n": 1}
+        await put(node, "a", {"n": 2})
+    version, names = layout_of(path)
+    assert version == old + 1
+    assert "policy" in names
+
+
+async def test_layout_upgrade_that_fails_midway_leaves_the_old_layout(
+    path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_store(url)
+    before = layout_of(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite, "LAYOUTS", (*sqlite.LAYOUTS, f"{ADDED}; CREATE TABLE node (again)"))
+        with pytest.raises(StoreError):
+            async with open_store(url):
+                pass
+    assert layout_of(path) == before
+    async with open_store(url) as store, Node(store, [boxes()]) as node:
+        assert await get(node, "a") == {"n": 1}
+
+
+async def upgrade_and_die(line: Line, url: str) -> None:
+    """Be killed between the statements of a layout upgrade."""
+    count = 200_000_000  # rows; far more than are counted before the kill
+    endless = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {count}) SELECT max(i) FROM n"
+    sqlite.LAYOUTS = (*sqlite.LAYOUTS, f"{ADDED}; CREATE TABLE reached (id); {endless}")
+    line.tell("upgrading")
+    async with open_store(url):
+        pass
+
+
+async def test_process_killed_within_a_layout_upgrade_leaves_the_old_layout(path: Path, url: str) -> None:
+    await make_store(url)
+    before = layout_of(path)
+    with Worker(upgrade_and_die, url) as worker:
+        assert await worker.hear() == "upgrading"
+        while not _is_locked(path):
+            os.sched_yield()
+        worker.kill()
+    assert layout_of(path) == before
+    async with open_store(url) as store, Node(store, [boxes()]) as node:
+        assert await get(node, "a") == {"n": 1}
+
+
+def _is_locked(path: Path) -> bool:
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        return False
+
+
+# --- opened by many ------------------------------------------------------------------------------------------------
+
+
+async def open_all(line: Line, folder: Path, count: int) -> None:
+    line.tell("ready")
+    for number in range(count):
+        await line.hear()
+        async with open_store(f"sqlite:///{folder}/{number}.db") as store, Node(store, [boxes()]) as node:
+            await put(node, str(os.getpid()), {"n": number})
+        line.tell(os.getpid())
+
+
+async def test_ten_processes_may_open_one_new_file_at_once(tmp_path: Path) -> None:
+    rounds = 15
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(open_all, tmp_path, rounds)) for _ in range(10)]
+        assert [await worker.hear() for worker in workers] == ["ready"] * 10
+        for number in range(rounds):
+            for worker in workers:
+                worker.tell("go")
+            pids = [await worker.hear() for worker in workers]
+            async with open_store(f"sqlite:///{tmp_path}/{number}.db") as store:
+                assert len(await store.scan("Box")) == len(set(pids)) == 10
+    assert not list(tmp_path.glob("*-nodes"))
