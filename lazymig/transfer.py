@@ -152,8 +152,8 @@ async def import_json_lines(  # noqa: PLR0913  (those of import_states, and two 
     number = 0
     async for line in _each(lines):
         number += 1
-        text = line.removeprefix(_BOM) if number == 1 else line
-        if not text.strip():
+        text = (line.removeprefix(_BOM) if number == 1 else line).rstrip()
+        if not text:
             continue
         try:
             actor_id, value = _read_line(text, id_field, value_field)

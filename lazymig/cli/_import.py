@@ -172,7 +172,8 @@ def _open_source(file: str) -> Iterator[Source]:
     try:
         stream = Path(file).open("rb")  # noqa: SIM115  (what the block raises is not about opening)
     except (OSError, ValueError) as error:
-        raise Refusal("file", f"{file} can't be read: {error}. Check the path.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise Refusal("file", f"{file} can't be read: {reason}. Check the path.") from error
     with stream:
         yield Source(stream, os.fstat(stream.fileno()).st_size)
 
