@@ -40,6 +40,9 @@ IDLE_SECONDS = 0.1
 
 HAND_OVER_SECONDS = 0.1
 
+ROUND_SECONDS = 0.5
+"""A process calls on the whole fleet no faster than that: a small fleet would never be idle, and stay where it is."""
+
 ORPHANED = 3
 """Exit status of a process whose parent died."""
 
@@ -87,6 +90,7 @@ class Traffic:
         self._dice = dice
         self._numbers = count(1)
         self._walk = self._walk_through(plates)
+        self._pause_seconds = max(PAUSE_SECONDS, ROUND_SECONDS * CALLERS / len(plates))
 
     def _walk_through(self, plates: list[str]) -> Iterator[str]:
         while True:
@@ -105,7 +109,7 @@ class Traffic:
                 await self._accelerate(plate, self._dice.randint(1, 12) / 4)
             else:
                 await self._read(plate)
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(self._pause_seconds)
 
     async def _accelerate(self, plate: str, delta: float) -> None:
         number = next(self._numbers)
