@@ -216,14 +216,9 @@ class SqlStore:
             return Held(held[0][0])
         revision, *stamp = rows[0]
         states = (yield self._sql.states, actor) if revision else []
-        found = StoredActor(
-            key,
-            revision,
-            (yield from lineage.stamp(key, *stamp)),
-            _states(key, states),
-            fence.node,
-            fence.number,
-        )
+        read = yield from lineage.stamp(key, *stamp)
+        revision = _read_revision(key, revision)
+        found = StoredActor(key, revision, read, _states(key, states), fence.node, fence.number)
         return Claim(fence, found, datetime.now(UTC))
 
     def _commit(self, commit: Commit, lineage: _Lineage) -> Operation[int]:
@@ -255,7 +250,8 @@ class SqlStore:
             return None
         revision, owner, number, *stamp = rows[0]
         states = yield self._sql.states, actor
-        return StoredActor(key, revision, (yield from lineage.stamp(key, *stamp)), _states(key, states), owner, number)
+        read = yield from lineage.stamp(key, *stamp)
+        return StoredActor(key, _read_revision(key, revision), read, _states(key, states), owner, number)
 
     def _scan(self, actor_type: str, after: str, limit: int, lineage: _Lineage) -> Operation[list[StoredActor]]:
         page = {"type": actor_type, "after": after, "limit": limit}
@@ -271,7 +267,8 @@ class SqlStore:
         for actor_id, revision, owner, number, *stamp in actors:
             key = ActorKey(actor_type, actor_id)
             read = yield from lineage.stamp(key, *stamp)
-            found.append(StoredActor(key, revision, read, _states(key, states[actor_id]), owner, number))
+            of_actor = _states(key, states[actor_id])
+            found.append(StoredActor(key, _read_revision(key, revision), read, of_actor, owner, number))
         return found
 
     def _census(self, actor_type: str, lineage: _Lineage) -> Operation[dict[AppliedSet | None, int]]:
@@ -336,10 +333,7 @@ class _Lineage:
         if applied is None:
             return None
         read = yield from self.get(key, applied)
-        if migrated_at is not None and not isinstance(migrated_at, int):
-            raise CorruptStateError(key, f"its time of migration is {migrated_at!r}")
-        time = None if migrated_at is None else _EPOCH + migrated_at * _MICROSECOND
-        return Stamp(read, (yield from self.get(key, writer)), time)
+        return Stamp(read, (yield from self.get(key, writer)), _read_time(key, migrated_at))
 
     def columns(self, actor_type: str, stamp: Stamp | None) -> Operation[dict[str, int | None]]:
         if stamp is None:
@@ -366,6 +360,22 @@ def _states(key: ActorKey, rows: Rows) -> dict[str, bytes]:
     return states
 
 
+def _read_time(key: ActorKey, microseconds: Any) -> datetime | None:
+    if microseconds is None:
+        return None
+    try:
+        time: datetime = _EPOCH + timedelta(microseconds=microseconds)
+    except (TypeError, ValueError, OverflowError):
+        raise CorruptStateError(key, f"its time of migration is {microseconds!r}") from None
+    return time
+
+
+def _read_revision(key: ActorKey, revision: object) -> int:
+    if not isinstance(revision, int):
+        raise CorruptStateError(key, f"its revision is {revision!r}")
+    return revision
+
+
 def _write_set(applied: AppliedSet) -> str:
     names = [str(version) for version in applied.versions]
     if applied.floor:
@@ -376,6 +386,8 @@ def _write_set(applied: AppliedSet) -> str:
 def _read_set(key: ActorKey | None, text: object) -> AppliedSet:
     try:
         names = orjson.loads(text)  # type: ignore[arg-type]  # anything but text is refused below
+        if not isinstance(names, list):
+            raise TypeError(f"a {type(names).__name__} instead of a list")
         floor = 0
         if names and names[0].startswith(_FLOOR_MARK):
             floor = _version.pack(_version.parse(names.pop(0).removeprefix(_FLOOR_MARK)))

@@ -118,6 +118,7 @@ class State(Generic[T]):
             LeaseLostError: Another node may have taken the actor; nothing was stored.
             StoreError: The store's fault.
         """
+        self.check_loaded()
         await self._activation.persist_states([self])
 
     async def clear(self) -> None:

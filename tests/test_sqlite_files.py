@@ -24,6 +24,14 @@ from lazymig.errors import (
 from tests.processes import Line, Worker
 
 
+def content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "fleet.db"
@@ -137,7 +145,7 @@ def make_read_only(folder: Path) -> None:
             file.chmod(0o444)
         folder.chmod(0o555)
         return
-    for command in (["mount", "--bind", folder, folder], ["mount", "-o", "remount,ro,bind", folder]):
+    for command in (["mount", "--bind", str(folder), str(folder)], ["mount", "-o", "remount,ro,bind", str(folder)]):
         if subprocess.run(command, check=False, capture_output=True).returncode != 0:
             pytest.skip("root may not mount here, so nothing can be made read-only")
 
@@ -146,15 +154,15 @@ async def test_read_only_folder_is_told_and_its_file_is_untouched(read_only: Pat
     path = read_only / "fleet.db"
     async with open_store(f"sqlite:///{path}") as store, Node(store, [boxes()]) as node:
         await put(node, "a", {"n": 1})
-    before = path.read_bytes()
+    before = content(path)
     make_read_only(read_only)
     with pytest.raises(StoreError) as refused:
         async with open_store(f"sqlite:///{path}") as store, Node(store, [boxes()]):
             pass
     assert not refused.value.retryable
     assert isinstance(refused.value.__cause__, (sqlite3.Error, OSError))
-    assert [file.name for file in read_only.iterdir()] == ["fleet.db"]
-    assert path.read_bytes() == before
+    assert names(read_only) == ["fleet.db"]
+    assert content(path) == before
 
 
 async def test_new_file_in_a_read_only_folder_is_told(read_only: Path) -> None:
@@ -184,20 +192,24 @@ async def test_connection_that_may_only_read_is_told_and_reads_on(url: str) -> N
 
 async def refused_untouched(path: Path) -> str:
     """Check that opening is refused and changes no byte and no name; return the message."""
-    names, before = sorted(path.parent.iterdir()), path.read_bytes()
+    beside, before = names(path.parent), content(path)
     with pytest.raises(StoreLayoutError) as refused:
         async with open_store(f"sqlite:///{path}"):
             pass
     assert not refused.value.retryable
-    assert path.read_bytes() == before
-    assert sorted(path.parent.iterdir()) == names
+    assert content(path) == before
+    assert names(path.parent) == beside
     return str(refused.value)
 
 
-@pytest.mark.parametrize("content", [b"not a database, but some text " * 100, b"\0" * 8192, b"SQLite format 3\0" * 9])
-async def test_file_that_is_no_database_is_refused_untouched(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    assert "no SQLite database" in await refused_untouched(path)
+@pytest.fixture(params=[b"not a database, but some text " * 100, b"\0" * 8192, b"SQLite format 3\0" * 9])
+def no_database(request: pytest.FixtureRequest, path: Path) -> Path:
+    path.write_bytes(request.param)
+    return path
+
+
+async def test_file_that_is_no_database_is_refused_untouched(no_database: Path) -> None:
+    assert "no SQLite database" in await refused_untouched(no_database)
 
 
 @pytest.mark.parametrize("mark", ["CREATE TABLE actor (id)", "PRAGMA user_version = 1", "PRAGMA application_id = 7"])
@@ -217,7 +229,7 @@ async def test_folder_and_missing_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         async with sqlite.open_sqlite(tmp_path):
             pass
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 async def test_missing_file_is_not_made_unless_wanted(path: Path, url: str) -> None:
@@ -227,28 +239,38 @@ async def test_missing_file_is_not_made_unless_wanted(path: Path, url: str) -> N
     with pytest.raises(StoreError):
         async with sqlite.open_sqlite(path, create=False):
             pass
-    assert not path.exists()
+    assert content(path) is None
 
 
-async def test_empty_file_becomes_a_store(path: Path, url: str) -> None:
+@pytest.fixture
+def empty_file(path: Path) -> Path:
     path.touch()
-    async with open_store(url, create=False) as store, Node(store, [boxes()]) as node:
+    return path
+
+
+async def test_empty_file_becomes_a_store(empty_file: Path) -> None:
+    async with open_store(f"sqlite:///{empty_file}", create=False) as store, Node(store, [boxes()]) as node:
         await put(node, "a", {"n": 1})
         assert await get(node, "a") == {"n": 1}
+
+
+def damage(path: Path) -> None:
+    """Overwrite all but the first page."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
 
 
 async def test_damaged_file_is_told_and_left(path: Path, url: str) -> None:
     async with open_store(url) as store:
         await store.insert("Box", "state", [(f"box-{n}", b'{"text":"%s"}' % (b"x" * 5_000)) for n in range(50)])
-    size = path.stat().st_size
-    with path.open("r+b") as file:  # all but the first page
-        file.seek(4096)
-        file.write(b"\xff" * (size - 4096))
-    before = path.read_bytes()
+    damage(path)
+    before = content(path)
     with pytest.raises(StoreLayoutError, match="damaged"):
         async with open_store(url) as store:
             await store.scan("Box")
-    assert path.read_bytes() == before
+    assert content(path) == before
 
 
 # --- layouts -------------------------------------------------------------------------------------------------------
@@ -280,11 +302,11 @@ async def test_newer_layout_in_use_is_refused_untouched(path: Path, url: str) ->
     with closing(sqlite3.connect(path)) as newer:
         newer.execute(f"PRAGMA user_version = {len(sqlite.LAYOUTS) + 1}")
         newer.execute("CREATE TABLE later (id)")
-        before = path.read_bytes()
+        before = content(path)
         with pytest.raises(StoreLayoutError):
             async with open_store(url):
                 pass
-        assert path.read_bytes() == before
+        assert content(path) == before
         assert newer.execute("SELECT COUNT(*) FROM later").fetchone() == (0,)
 
 
@@ -319,7 +341,7 @@ async def upgrade_and_die(line: Line, url: str) -> None:
     """Be killed between the statements of a layout upgrade."""
     count = 200_000_000  # rows; far more than are counted before the kill
     endless = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {count}) SELECT max(i) FROM n"
-    sqlite.LAYOUTS = (*sqlite.LAYOUTS, f"{ADDED}; CREATE TABLE reached (id); {endless}")
+    pytest.MonkeyPatch().setattr(sqlite, "LAYOUTS", (*sqlite.LAYOUTS, f"{ADDED}; CREATE TABLE reached (id); {endless}"))
     line.tell("upgrading")
     async with open_store(url):
         pass
@@ -370,4 +392,4 @@ async def test_ten_processes_may_open_one_new_file_at_once(tmp_path: Path) -> No
             pids = [await worker.hear() for worker in workers]
             async with open_store(f"sqlite:///{tmp_path}/{number}.db") as store:
                 assert len(await store.scan("Box")) == len(set(pids)) == 10
-    assert not list(tmp_path.glob("*-nodes"))
+    assert not [name for name in names(tmp_path) if name.endswith("-nodes")]
