@@ -92,6 +92,11 @@ class Project:
         """Change the database behind lazymig's back."""
         damage(self.database, statement, *parameters)
 
+    def damage_schema(self, statement: str) -> None:
+        """Change the database's tables behind lazymig's back."""
+        with closing(sqlite3.connect(self.database)) as connection:
+            connection.execute(statement)
+
 
 def damage(database: Path, statement: str, *parameters: object) -> None:
     """Change a database behind lazymig's back."""

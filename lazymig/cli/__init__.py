@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 try:
     import click as _click
 except ModuleNotFoundError as error:
-    raise SystemExit(f"lazymig: the command line needs {error.name}. Run: pip install 'lazymig[cli]'") from None
+    sys.stderr.write(f"lazymig: the command line needs {error.name}. Run: pip install 'lazymig[cli]'\n")
+    raise SystemExit(2) from None
 
 del _click
 

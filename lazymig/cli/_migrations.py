@@ -67,7 +67,7 @@ def command(output: Output, store: str | None) -> int:
     types = load_types(settings)
     censuses: dict[str, Census | None] = {}
     if settings.store is None:
-        if not types:
+        if not settings.suites:
             raise Refusal("nothing", f"neither suites nor a store are configured. Give --store or {STORE_VARIABLE}.")
         output.note(f"no store is configured, so no actors are counted. Give --store URL, or set {STORE_VARIABLE}.")
     else:

@@ -76,7 +76,7 @@ class Tool(click.Group):
         sys.exit(status or 0)
 
 
-@click.group(cls=Tool, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("lazymig", cls=Tool, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lazymig", prog_name="lazymig")
 def main() -> None:
     """Per-actor lazy state migration.
