@@ -158,14 +158,17 @@ def count_versions(records: Mapping[str, ActorRecord]) -> Counter[str]:
     return Counter("0.0.0" if one.info is None else str(one.info.version) for one in records.values())
 
 
-def conclude(console: Console, faults: list[str], fleet: int) -> None:
+def conclude(console: Console, faults: list[str], fleet: int, crew: Crew) -> None:
     """Tell the result of the proof, and end with status 1 if there are faults."""
     for fault in faults[:SHOWN_FAULTS]:
         console.print(f"  {fault}", soft_wrap=True, markup=False)
     if faults:
         console.print(f"PROOF FAILED: {len(faults):,} fault{'s' * (len(faults) > 1)} in {fleet:,} vehicles")
         sys.exit(1)
+    writes = sum(worker.tally.writes for worker in crew.workers)
+    pending = sum(len(worker.tally.pending) for worker in crew.workers)
     console.print(f"proof: all {fleet:,} vehicles are there with the right velocity, owner and drivers", soft_wrap=True)
+    console.print(f"       ({writes:,} accelerations acknowledged, {pending} under way at the kill)", soft_wrap=True)
 
 
 @contextmanager
@@ -211,7 +214,7 @@ def main(vehicles: int, seconds: float, seed: int, directory: Path | None, *, is
     if site.is_kept:
         console.print(f"kept in {site.folder}", soft_wrap=True, markup=False)
     console.print(process_table(crew), version_table(count_versions(records)))
-    conclude(console, faults, vehicles)
+    conclude(console, faults, vehicles, crew)
 
 
 if __name__ == "__main__":

@@ -60,3 +60,10 @@ def test_the_set_up_commands_are_the_two() -> None:
         "pip install -e '.[cli]' && python -m suites.demo",
         "pip install -e '.[test]' && python -m pytest",
     ]
+
+
+def test_the_map_of_the_code_has_every_file() -> None:
+    charted = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = [path.name for path in (ROOT / "lazymig").iterdir() if path.suffix == ".py"]
+
+    assert [room for room in rooms if not re.search(rf"(^| ){re.escape(room)} ", charted, re.MULTILINE)] == []
