@@ -222,8 +222,8 @@ class State(Generic[T]):
         return decoded
 
     def _copy(self, default: T, *, as_json: bool) -> Any:
-        if self._typed is None:
-            return deepcopy(default)
+        if self._typed is None or (as_json and isinstance(default, (dict, list))):
+            return deepcopy(default)  # a migration's default has the shape of its time, not the type's
         if as_json:
             return self._typed.encode(default, None, self.subject)
         return self._typed.copy(default, self._activation.key, self.name)

@@ -297,8 +297,8 @@ async def test_migrations_work_on_plain_json_whatever_the_type(store: Store) -> 
     @person.migration("1.0.0")
     async def add_birthday(state: Any, context: Any) -> None:
         seen.append(deepcopy(state))
-        other = await context.state("other", type=Person).migrate_and_load(default=Person("bob"))
-        seen.append(other)
+        seen.append(await context.state("other", type=Person).migrate_and_load(default=Person("bob")))
+        seen.append(await context.state("old", type=Person).migrate_and_load(default={"fits": "no more"}))
         state["born"] = "2000-01-02"
 
     await store.insert("Person", "main", [("a", b'{"name":"ann"}')])
@@ -306,4 +306,4 @@ async def test_migrations_work_on_plain_json_whatever_the_type(store: Store) -> 
         value = await activation.state(type=Person).migrate_and_load()
         assert value == Person("ann", dt.date(2000, 1, 2))
         assert await activation.state("other", type=Person).load() == Person("bob")
-    assert seen == [{"name": "ann"}, {"name": "bob", "born": None, "tags": []}]
+    assert seen == [{"name": "ann"}, {"name": "bob", "born": None, "tags": []}, {"fits": "no more"}]

@@ -103,11 +103,11 @@ class InvalidValueError(LazymigError, ValueError):
         reason: What is wrong there.
     """
 
-    def __init__(self, subject: str, path: str, reason: str) -> None:
+    def __init__(self, subject: str, path: str, reason: str, cure: str | None = None) -> None:
         self.subject = subject
         self.path = path
         self.reason = reason
         super().__init__(
-            f"{subject} can't be stored as JSON: {path} {reason}. Use str, bool, int of 64 bits, finite float, None, "
-            f"list, and dict with str keys."
+            f"{subject} can't be stored as JSON: {path} {reason}. "
+            f"{cure or 'Use str, bool, int of 64 bits, finite float, None, list, and dict with str keys.'}"
         )
