@@ -85,9 +85,8 @@ class Typed(Generic[T]):
             plain = self._engine.dump(value)
             self._engine.load(plain)
         except self._engine.errors as error:
-            raise InvalidValueError(
-                subject, "$", f"doesn't fit {self._name} ({self._engine.describe(error)})"
-            ) from None
+            reason = f"doesn't fit {self._name} ({self._engine.describe(error)})"
+            raise InvalidValueError(subject, "$", reason, f"Correct the value, or {self._name}.") from None
         if carried is not None:
             _restore(value, plain, carried, carried.root)
         return plain

@@ -95,8 +95,8 @@ class MigrationFailedError(ActivationError):
         self.name = name
         super().__init__(
             key,
-            f"migration {version} ({name}) of {who(key)} failed: {reason.rstrip('.')}. The stored state is as it was; mend the "
-            f"migration and activate the actor again.",
+            f"migration {version} ({name}) of {who(key)} failed: {reason.rstrip('.')}. The stored state is as it was; "
+            f"mend the migration and activate the actor again.",
         )
 
 
