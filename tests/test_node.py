@@ -446,3 +446,12 @@ async def test_hooks_hear_what_happens_and_never_a_value(store: Store, bench: Be
     assert any(getattr(record, "lazymig_action", None) == "add" for record in caplog.records)
     assert "42424" not in text
     assert "as asked" not in text
+
+
+async def test_an_actor_whose_lock_is_not_sure_any_more_is_dropped_without_deactivate(
+    store: Store, bench: Bench
+) -> None:
+    async with Node(store, [bench.suite]) as node:
+        await node.actor(bench.counter, "a").add()
+        node._membership.expire()
+    assert bench.log == ["made", "activated"]
