@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
     from datetime import datetime
 
-    from lazymig._records import Fence, Stamp, StoredActor
+    from lazymig._records import ActorKey, Fence, Stamp, StoredActor
     from lazymig.fleet import Membership
     from lazymig.store import Store
 
@@ -57,8 +57,8 @@ class Lease:
     """
 
     __slots__ = (
-        "_is_unsettled", "_membership", "_store", "fence", "is_lost", "is_released", "key", "now", "revision", "stamp",
-        "states",
+        "_is_unsettled", "_membership", "_store", "_tried", "fence", "is_lost", "is_released", "key", "now", "revision",
+        "stamp", "states",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, store: Store, membership: Membership) -> None:
@@ -76,11 +76,17 @@ class Lease:
         self.stamp: Stamp | None = actor.stamp
         self.states: dict[str, bytes] = dict(actor.states)
         self._is_unsettled = False
+        self._tried: list[Fence] = []
 
     @property
     def is_valid(self) -> bool:
         """Whether the node may still act on what it has in memory."""
         return not self.is_lost and self._membership.is_fresh and self.fence.node == self._membership.node_id
+
+    @property
+    def held(self) -> list[tuple[ActorKey, Fence]]:
+        """The fences that may be the valid one: several while a claim's outcome is unknown."""
+        return [(self.key, fence) for fence in (self.fence, *self._tried)]
 
     async def check(self) -> None:
         """Make sure that what is in memory is what is stored.
@@ -88,11 +94,11 @@ class Lease:
         Raises:
             LeaseLostError: Another node may have taken the actor.
         """
-        if not self.is_valid:
+        if self._is_unsettled and self.is_valid:
+            await finish(self._settle())
+        if not self.is_valid:  # asked last: trust may have run out while the store answered
             self.is_lost = True
             raise LeaseLostError(self.key)
-        if self._is_unsettled:
-            await finish(self._settle())
 
     async def commit(self, writes: Mapping[str, bytes | None], stamp: Stamp | None, *, release: bool = False) -> None:
         """Store states and stamp; on any error nothing counts as stored.
@@ -124,15 +130,20 @@ class Lease:
                 self.states[name] = data
 
     async def _settle(self) -> None:
-        """Find out what became of a commit by reading fence and revision, then make its fence void."""
+        """Find out what became of a commit by reading owner and revision, then make its fence void.
+
+        Only this lease claims for its node, so any fence of the node is one of its own, got or tried.
+        """
         found = await self._store.read(self.key)
-        if found is not None and (found.owner, found.number) != (self.fence.node, self.fence.number):
+        if found is not None and found.owner != self.fence.node:
             # A commit that released the lock may have landed; then the lock is simply got again.
             is_ours = found.owner is None and found.revision == self.revision + 1
             if not is_ours:
                 self.is_lost = True
                 raise LeaseLostError(self.key)
-        claim = await self._store.claim(self.key, self._membership.next_fence())
+        fence = self._membership.next_fence()
+        self._tried.append(fence)
+        claim = await self._store.claim(self.key, fence)
         if not isinstance(claim, Claim) or claim.actor.revision not in {self.revision, self.revision + 1}:
             self.is_lost = True
             raise LeaseLostError(self.key)
@@ -145,4 +156,4 @@ class Lease:
             StoreError: The store could not be reached: it is to be given up later.
         """
         self.is_released = True
-        await finish(self._store.release([(self.key, self.fence)]))
+        await finish(self._store.release(self.held))

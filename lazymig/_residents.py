@@ -162,12 +162,12 @@ class Residents:
                 self._membership.expire()
             except (LazymigError, asyncio.CancelledError) as error:
                 if isinstance(error, (StoreError, asyncio.CancelledError)):
-                    self._remember(key, fence)  # it may have been got
+                    self._remember((key, fence))  # it may have been got
                 raise
         raise LeaseLostError(key)
 
-    def _remember(self, key: ActorKey, fence: Fence) -> None:
-        self._unreleased.append((key, fence))
+    def _remember(self, *held: tuple[ActorKey, Fence]) -> None:
+        self._unreleased.extend(held)
         self._wake.set()
 
     async def unlock(self, mailbox: Mailbox) -> None:
@@ -178,7 +178,7 @@ class Residents:
         try:
             await lease.release()
         except (StoreError, asyncio.CancelledError) as error:
-            self._remember(lease.key, lease.fence)
+            self._remember(*lease.held)
             if isinstance(error, asyncio.CancelledError):
                 raise
 

@@ -136,7 +136,7 @@ class _Heart(threading.Thread):
         super().__init__(name=f"lazymig-heart-{membership.node_id}", daemon=True)
         self._membership = membership
         self._node_id = membership.node_id
-        self._interval = membership.beat_seconds
+        self._interval = min(membership.beat_seconds, threading.TIMEOUT_MAX)
         self._store = store
         self._loop = loop
         self._answered = membership.clock()

@@ -19,7 +19,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from lazymig import codec
-from lazymig._records import ActorKey, ActorRecord
+from lazymig._records import MAX_NAME_BYTES, ActorKey, ActorRecord, check_text
 from lazymig._residents import Residents
 from lazymig._turn import TURN, in_turn
 from lazymig.activation import Activation
@@ -28,6 +28,7 @@ from lazymig.errors import (
     ActorLockedError,
     CorruptStateError,
     DefinitionError,
+    InvalidKeyError,
     NodeStoppedError,
     ReentrantCallError,
     StoreError,
@@ -77,7 +78,8 @@ class Node:
         hooks: Called with every event, see `lazymig.hooks`.
 
     Raises:
-        DefinitionError: Two suites have an actor type of the same name, or a number is out of range.
+        DefinitionError: Two suites have an actor type of the same name, a number is out of range, or label or build
+            is no text of up to 200 bytes.
     """
 
     def __init__(  # noqa: PLR0913  (the contract's options)
@@ -98,6 +100,8 @@ class Node:
         _check_positive("max_active", max_active)
         for name, value in {"hand_over": hand_over_seconds, "idle": idle_seconds, "grace": grace_seconds}.items():
             _check_not_negative(f"{name}_seconds", value)
+        for name, text in {"label": label, "build": build}.items():
+            _check_text(name, text)
         self.label = label or f"{socket.gethostname()}:{os.getpid()}"
         self._store = store
         self._types = _collect(suites)
@@ -369,6 +373,15 @@ def _collect(suites: Iterable[Suite]) -> dict[str, ActorType[Any]]:
                 raise DefinitionError(f"two suites of the node have an actor type {name!r}. Give one another name.")
             found[name] = actor_type
     return found
+
+
+def _check_text(name: str, text: object) -> None:
+    if not text:
+        return
+    try:
+        check_text(name, text, MAX_NAME_BYTES)
+    except InvalidKeyError as error:
+        raise DefinitionError(str(error)) from None
 
 
 def _check_positive(name: str, value: float) -> None:

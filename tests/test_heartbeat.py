@@ -15,9 +15,12 @@ from lazymig.errors import ActorLockedError, LeaseLostError, StoreUnavailableErr
 from lazymig.fleet import Membership
 from lazymig.hooks import Event, NodeStarted
 from lazymig.memory import MemoryStore
-from lazymig.testing import FaultyStore, ManualClock
+from lazymig.testing import Fault, FaultyStore, ManualClock
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from lazymig._records import StoredActor
     from lazymig.store import Store
 
 KEY = ActorKey("Counter", "a")
@@ -227,14 +230,81 @@ async def test_letting_go_of_an_actor_that_was_just_dropped_blocks_nobody() -> N
     async with patient(MemoryStore()) as node:
         await node.call("Counter", "a", "add", 1)
         residents = node._residents
-        mailbox = residents._mailboxes[KEY]
         calls = [asyncio.create_task(node.call("Counter", "a", "add", 1))]
-        letting_go = asyncio.create_task(residents._let_go_of(mailbox, "idle"))
+        letting_go = asyncio.create_task(residents._let_go_of(KEY, "idle"))
         calls.append(asyncio.create_task(node.call("Counter", "a", "add", 1)))
         residents.drop_all()  # before any of them has begun
         async with asyncio.timeout(10):
             await letting_go
             assert [await call for call in calls] == [2, 3]
+
+
+# --- what became of a commit ---------------------------------------------------------------------------------------
+
+
+class InterruptedStore(FaultyStore):
+    """Lets something happen just before a read: the process stood still there."""
+
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def read(self, key: ActorKey) -> StoredActor | None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+        return await super().read(key)
+
+
+async def test_node_that_stood_still_while_it_settled_a_commit_overwrites_nobody() -> None:
+    clock = ManualClock()
+    memory = MemoryStore(clock)
+    store = InterruptedStore(memory)
+    node = patient(store)
+    node._membership.clock = clock
+
+    async with node, patient(memory) as other:
+
+        async def take_over() -> None:
+            clock.advance(1000.0)
+            memory.beat(other.node_id)
+            async with other.activate("Counter", "a") as activation:
+                activation.state().value = await activation.state().migrate_and_load(default=0) + 10
+                await activation.persist(release=True)
+
+        async with node.activate("Counter", "a") as activation:
+            state = activation.state()
+            await state.migrate_and_load(default=1)
+            await state.persist()
+            state.value = 2
+            store.arm(Fault(0, "before", "error"))
+            with pytest.raises(StoreUnavailableError):
+                await state.persist()
+            store.meanwhile = take_over
+            with pytest.raises(LeaseLostError):
+                await state.persist()
+        record = await other.inspect("Counter", "a")
+        assert record is not None
+        assert record.states == {"state": 11}
+
+
+@pytest.mark.parametrize("gives_up", [True, False])
+async def test_lock_whose_settling_failed_half_way_is_given_up_in_the_end(store: Store, *, gives_up: bool) -> None:
+    faulty = FaultyStore(store)
+    async with patient(faulty) as node, patient(store) as other:
+        async with node.activate("Counter", "a") as activation:
+            state = activation.state()
+            await state.migrate_and_load(default=1)
+            await state.persist()
+            state.value = 2
+            faulty.arm(Fault(0, "before", "error"))  # the commit
+            with pytest.raises(StoreUnavailableError):
+                await state.persist()
+            faulty.arm(Fault(1, "after", "error"))  # the claim that settles it takes effect, and fails
+            with pytest.raises(StoreUnavailableError):
+                await state.persist()
+            assert faulty.calls == ["read", "claim"]
+            if not gives_up:
+                await state.persist()
+        assert await other.call("Counter", "a", "total") == (1 if gives_up else 2)
 
 
 # --- a blocked loop ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""File locks: a killed node is dead at once, and nothing is left of one that stopped."""
+"""File locks: a killed node is dead at once, and nothing is left of one that stopped. What a node's start refuses."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lazymig import open_store
+from lazymig import Node, open_store
 from lazymig._presence import Presence
+from lazymig.errors import DefinitionError
+from lazymig.memory import MemoryStore
 from tests.processes import Line, Worker
 from tests.test_heartbeat import patient
 
@@ -115,3 +118,19 @@ async def test_the_next_node_clears_away_what_a_killed_one_left(tmp_path: Path) 
         assert record is not None
         assert record.owner is None
         assert await node.call("Counter", "a", "add", 1) == 2
+
+
+@pytest.mark.parametrize("what", ["label", "build"])
+@pytest.mark.parametrize("text", ["\ud800", "a\0b", "x" * 201, 7])
+async def test_label_that_no_store_takes_is_refused_before_the_start(what: str, text: Any) -> None:
+    with pytest.raises(DefinitionError):
+        Node(MemoryStore(), **{what: text})
+
+
+@pytest.mark.parametrize("lease_seconds", [float("inf"), 1e12])
+async def test_node_with_an_endless_lease_starts_and_stops(lease_seconds: float) -> None:
+    async with Node(MemoryStore(), lease_seconds=lease_seconds) as node:
+        heart = node._membership._heart
+        assert heart is not None
+        assert heart.is_alive()
+    assert not heart.is_alive()
