@@ -81,7 +81,9 @@ def test_ctrl_c_while_waiting_for_input_is_a_clean_end(project: Project) -> None
     fifo = project.folder / "lines"
     os.mkfifo(fifo)
     process = start("import", "Vehicle", "lines", "--id-field", "plate", "--json")
-    with fifo.open("wb"):  # returns when the process has opened the other end
+    with fifo.open("wb") as pipe:
+        pipe.write(b"\n" * 300_000)  # more than a pipe holds, so the process is reading when this returns
+        pipe.flush()
         process.send_signal(signal.SIGINT)
         status, stdout, stderr = end(process)
     assert status == 130

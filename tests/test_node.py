@@ -455,3 +455,17 @@ async def test_an_actor_whose_lock_is_not_sure_any_more_is_dropped_without_deact
         await node.actor(bench.counter, "a").add()
         node._membership.expire()
     assert bench.log == ["made", "activated"]
+
+
+async def test_a_node_that_was_out_of_touch_says_which_actors_it_lost(store: Store, bench: Bench) -> None:
+    seen: list[hooks.Event] = []
+    async with Node(store, [bench.suite], hooks=[seen.append]) as node:
+        before = node.node_id
+        await node.actor(bench.counter, "a").add()
+        node._membership.expire()
+        assert await node.actor(bench.counter, "b").add() == 1
+        lost = [(event.node, event.key.id) for event in seen if isinstance(event, hooks.LeaseLost)]
+        started = [(event.node, event.replaces) for event in seen if isinstance(event, hooks.NodeStarted)]
+        assert lost == [(before, "a")]
+        assert started == [(before, None), (node.node_id, before)]
+        assert await node.actor(bench.counter, "a").add() == 2

@@ -334,3 +334,10 @@ async def test_operations_queued_before_the_close_are_finished(path: Path) -> No
     assert all(isinstance(outcome, (frozenset, StoreClosedError)) for outcome in outcomes)
     async with open_sqlite(path) as store:
         assert len(await store.scan("Box")) == len(stored) > 0
+
+
+async def test_an_actor_that_was_only_looked_at_leaves_no_row(path: Path, node: Node) -> None:
+    async with node.activate("Box", "never stored") as activation:
+        assert await activation.state().load() is None
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM actor").fetchone() == (0,)
