@@ -171,3 +171,11 @@ def test_progress_is_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]
         "lazymig: 20,000 imported (1,000/s, 50%, 20 s left)",
         "lazymig: 31,000 imported (1,000/s)",
     ]
+
+
+def test_lines_of_any_length_are_read_whole_and_counted(project: Project) -> None:
+    long = [json.dumps({"plate": f"long-{number}", "text": "x" * 1_300_000}) for number in range(3)]
+    project.write("long.jsonl", "\n".join([*long, "nope", *long, '{"plate": "last"}']))
+    document = project.document("import", "Vehicle", "long.jsonl", "--id-field", "plate", status=1)
+    assert (document["imported"], document["skipped"]) == (4, 3)
+    assert document["rejections"][0]["line"] == 4

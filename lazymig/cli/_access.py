@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,11 +14,12 @@ from lazymig.errors import StoreError
 from lazymig.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from lazymig.cli._settings import Settings
     from lazymig.store import Store
 
+T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
@@ -30,6 +32,16 @@ def common_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a command's work; Ctrl-C cancels it.
+
+    The loop is made first: a Ctrl-C meanwhile would find a coroutine that is never awaited, and complain of that.
+    """
+    with asyncio.Runner() as runner:
+        runner.get_loop()
+        return runner.run(work())
 
 
 @asynccontextmanager

@@ -7,18 +7,18 @@ that document with the key ``error``.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import stat
 import sys
 from contextlib import aclosing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import click
 
-from lazymig.cli._access import check_known, common_options, opened
+from lazymig.cli._access import check_known, common_options, opened, run
 from lazymig.cli._output import FINE, FOUND, SCHEMA, Output, Refusal, encode
 from lazymig.cli._progress import progress
 from lazymig.cli._settings import Settings, read_settings
@@ -140,7 +140,7 @@ class _Export:
             Refusal: The type is unknown.
         """
         with progress(beside_stdout=is_stdout) as shown:
-            asyncio.run(self._run(settings, sink, shown))
+            run(partial(self._run, settings, sink, shown))
 
     async def _run(self, settings: Settings, sink: Sink, shown: Progress) -> None:
         def on_corrupt(error: CorruptStateError) -> None:

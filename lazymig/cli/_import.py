@@ -8,12 +8,13 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from lazymig.cli._access import common_options, opened, unknown_type
+from lazymig.cli._access import common_options, opened, run, unknown_type
 from lazymig.cli._output import FINE, FOUND, Output, Refusal
 from lazymig.cli._progress import progress
 from lazymig.cli._settings import Settings, read_settings
@@ -21,14 +22,15 @@ from lazymig.cli._suites import load_types
 from lazymig.transfer import Existing, ImportReport, Rejection, import_json_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
+    from io import BufferedReader
 
     from lazymig.cli._progress import Progress
     from lazymig.store import Store
     from lazymig.suite import ActorType
 
 _CHUNK_BYTES = 1_000_000
-"""Read at once; lines are never cut."""
+"""Read at most at once."""
 
 
 @click.command("import")
@@ -70,7 +72,7 @@ class Source:
         size: Bytes in it; 0 if that is not known, as with a pipe.
     """
 
-    def __init__(self, stream: BinaryIO, size: int) -> None:
+    def __init__(self, stream: BufferedReader, size: int) -> None:
         self._stream = stream
         self._size = size
         self._read_bytes = 0
@@ -80,16 +82,24 @@ class Source:
         """How much of it was read, from 0 to 1; None if its size is not known."""
         return min(self._read_bytes / self._size, 1.0) if self._size else None
 
-    def lines(self) -> Iterator[bytes]:
-        """Yield the lines."""
-        while chunk := self._read():
-            for line in chunk:
-                self._read_bytes += len(line)
-                yield line
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Yield the lines without their ends, as soon as they come."""
+        parts: list[bytes] = []
+        while chunk := await self._read():
+            *whole, rest = chunk.split(b"\n")
+            for line in whole:
+                yield b"".join((*parts, line))
+                parts.clear()
+            parts.append(rest)
+        yield b"".join(parts)
 
-    def _read(self) -> list[bytes]:
+    async def _read(self) -> bytes:
+        """Read what is there, at least a byte; nothing at the end. A Ctrl-C from before takes effect first."""
+        await asyncio.sleep(0)
         with _interruptible():
-            return self._stream.readlines(_CHUNK_BYTES)
+            chunk = self._stream.read1(_CHUNK_BYTES)
+        self._read_bytes += len(chunk)
+        return chunk
 
 
 class _Import:
@@ -121,7 +131,7 @@ class _Import:
         """Import; say how far it came if it ends early."""
         try:
             with progress() as shown:
-                return asyncio.run(self._run(file, shown))
+                return run(partial(self._run, file, shown))
         except BaseException:
             if self._done.imported:
                 self._output.note(f"stopped after {self._done.imported:,} actors; run it again to go on from there.")
@@ -167,7 +177,7 @@ class _Import:
 def _open_source(file: str) -> Iterator[Source]:
     """Open the file, before a store is opened or made."""
     if file == "-":
-        yield Source(sys.stdin.buffer, 0)
+        yield Source(cast("BufferedReader", sys.stdin.buffer), 0)
         return
     try:
         stream = Path(file).open("rb")  # noqa: SIM115  (what the block raises is not about opening)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
 
 from lazymig._records import ActorKey
-from lazymig.cli._access import check_known, common_options, opened
+from lazymig.cli._access import check_known, common_options, opened, run
 from lazymig.cli._output import FOUND, Output, Refusal
 from lazymig.cli._settings import Settings, read_settings
 from lazymig.node import inspect
@@ -29,7 +29,7 @@ def command(output: Output, actor_type: str, actor_id: str, store: str | None) -
     Reads beside the lock; checks, runs and changes nothing. Exits with 1 if the actor is not stored or can't be read.
     """
     key = ActorKey(actor_type, actor_id)
-    record = asyncio.run(_read(key, read_settings(store)))
+    record = run(partial(_read, key, read_settings(store)))
     output.answer(as_document(record), as_text(record))
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lazymig import _version
-from lazymig.cli._access import common_options, opened
+from lazymig.cli._access import common_options, opened, run
 from lazymig.cli._output import FINE, FOUND, Output, Refusal
 from lazymig.cli._settings import STORE_VARIABLE, Settings, read_settings
 from lazymig.cli._suites import load_types
@@ -71,7 +71,7 @@ def command(output: Output, store: str | None) -> int:
             raise Refusal("nothing", f"neither suites nor a store are configured. Give --store or {STORE_VARIABLE}.")
         output.note(f"no store is configured, so no actors are counted. Give --store URL, or set {STORE_VARIABLE}.")
     else:
-        censuses = asyncio.run(_count(settings, types, output))
+        censuses = run(partial(_count, settings, types, output))
     names = sorted({*types, *censuses})
     documents = [_document(name, types.get(name), censuses.get(name)) for name in names]
     if output.is_json or not names:
