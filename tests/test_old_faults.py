@@ -363,3 +363,20 @@ async def test_async_migrations_are_awaited_in_order(store: Store) -> None:
         gate.set()
     assert (await bringing_up)["ran"] == ["first", "second"]
     assert (await record_of(store)).states["vehicle"]["ran"] == ["first", "second"]
+
+
+async def test_w2_migrations_see_what_is_stored_not_what_was_left_in_memory(store: Store) -> None:
+    async def copy_log(state: dict[str, Any], context: Activation) -> None:
+        state["log"] = await context.state("log").load()
+
+    await insert(store)
+    async with serving(store, _suite([])) as node, node.activate("Vehicle", "car") as activation:
+        await activation.state("log").migrate_and_load(default=["stored"])
+        await activation.persist()
+    async with serving(store, _suite([("1.0.0", copy_log)])) as node, node.activate("Vehicle", "car") as activation:
+        log = await activation.state("log").load()
+        assert log is not None
+        log.append("not persisted")
+        await activation.state().migrate_and_load()
+        assert activation.state("log").value == ["stored"]
+    assert (await record_of(store)).states["vehicle"]["log"] == ["stored"]
