@@ -1,15 +1,22 @@
-"""lazymig: per-actor lazy state migration."""
+"""lazymig: per-actor lazy state migration.
 
-from lazymig import errors, hooks
-from lazymig._migrations import Migration
-from lazymig._records import ActorKey, ActorRecord, MigrationInfo
-from lazymig._upgrade import Upgraded
-from lazymig.activation import Activation
-from lazymig.actor import Actor, action
-from lazymig.node import Node
-from lazymig.state import State
-from lazymig.stores import open_store
-from lazymig.suite import ActorType, Suite
+Names are imported from their rooms at their first use, so that a command that only reads a store starts quickly.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lazymig import errors, hooks
+    from lazymig._migrations import Migration
+    from lazymig._records import ActorKey, ActorRecord, MigrationInfo
+    from lazymig._upgrade import Upgraded
+    from lazymig.activation import Activation
+    from lazymig.actor import Actor, action
+    from lazymig.node import Node
+    from lazymig.state import State
+    from lazymig.stores import open_store
+    from lazymig.suite import ActorType, Suite
 
 __all__ = [
     "Activation",
@@ -28,3 +35,33 @@ __all__ = [
     "hooks",
     "open_store",
 ]
+
+_ROOMS = {
+    "_migrations": ("Migration",),
+    "_records": ("ActorKey", "ActorRecord", "MigrationInfo"),
+    "_upgrade": ("Upgraded",),
+    "activation": ("Activation",),
+    "actor": ("Actor", "action"),
+    "errors": ("errors",),
+    "hooks": ("hooks",),
+    "node": ("Node",),
+    "state": ("State",),
+    "stores": ("open_store",),
+    "suite": ("ActorType", "Suite"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name (PEP 562); it stays here from then on."""
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'lazymig' has no attribute {name!r}")
+    room = import_module(f"lazymig.{_ROOM_OF[name]}")
+    found: object = room if name == _ROOM_OF[name] else getattr(room, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """Return the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from lazymig import _plan, _upgrade
+from lazymig._inspection import decode_state
 from lazymig._records import MAX_NAME_BYTES, check_text
 from lazymig._turn import TURN
 from lazymig.errors import (
@@ -30,7 +31,7 @@ from lazymig.errors import (
     ReadOnlyActionError,
 )
 from lazymig.hooks import Activated, MigrationApplied, MigrationFailed, StateRefused, tell
-from lazymig.state import State, decode_state
+from lazymig.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

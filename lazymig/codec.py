@@ -71,7 +71,7 @@ def _check_integers(data: bytes) -> None:
     def exact(text: str) -> int:
         number = int(text) if len(text) <= 20 else None  # 20 characters hold every integer of 64 bits
         if number is None or not -(2**63) <= number < 2**64:
-            raise ValueError(f"the integer {text[:24]}… is beyond 64 bits")
+            raise ValueError("it holds an integer beyond 64 bits. Write such numbers as strings.")
         return number
 
     json.loads(data, parse_int=exact)

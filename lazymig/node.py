@@ -19,7 +19,8 @@ import socket
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from lazymig import codec
-from lazymig._records import MAX_NAME_BYTES, ActorKey, ActorRecord, check_text
+from lazymig._inspection import inspect
+from lazymig._records import MAX_NAME_BYTES, ActorKey, check_text
 from lazymig._residents import Residents
 from lazymig._turn import TURN, in_turn
 from lazymig.activation import Activation
@@ -37,7 +38,6 @@ from lazymig.errors import (
 )
 from lazymig.fleet import Membership
 from lazymig.hooks import ActionFailed, Deactivated, NodeStopped, tell
-from lazymig.state import decode_state
 from lazymig.suite import ActorType
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from lazymig._mailbox import Mailbox
-    from lazymig._records import StoredActor
+    from lazymig._records import ActorRecord
     from lazymig.hooks import Hook
     from lazymig.store import Store
     from lazymig.suite import Suite
@@ -330,27 +330,6 @@ class Node:
             if turn.blocks(key, self._residents):
                 raise ReentrantCallError(key, chain[::-1])
             turn = turn.parent
-
-
-async def inspect(store: Store, key: ActorKey) -> ActorRecord | None:
-    """Return what a store has of an actor, None if it was never stored.
-
-    Raises:
-        CorruptStateError: It can't be read.
-    """
-    found = await store.read(key)
-    return None if found is None else as_record(found)
-
-
-def as_record(found: StoredActor) -> ActorRecord:
-    """Return a stored actor as users see it.
-
-    Raises:
-        CorruptStateError: A state can't be read.
-    """
-    states = {name: decode_state(found.key, name, data) for name, data in sorted(found.states.items())}
-    info = None if found.stamp is None else found.stamp.info
-    return ActorRecord(found.key, info, states, found.owner, found.revision)
 
 
 def _name_of(actor_type: ActorType[Any] | str) -> str:

@@ -1,4 +1,4 @@
-"""SQLite: statements, layout, and a connection on aiosqlite's thread.
+"""SQLite: opening and laying out a file, and a connection on aiosqlite's thread.
 
 Rules:
 
@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import aiosqlite
 
 from lazymig._presence import Presence
-from lazymig._sql import Dialect, SqlStore
+from lazymig._sql import SqlStore
+from lazymig._sqlite_sql import APPLICATION_ID, DIALECT, LAYOUTS
 from lazymig.errors import (
     StoreClosedError,
     StoreError,
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-APPLICATION_ID = 0x6C7A6D67
-"""Marks a file as lazymig's ("lzmg"), so that another program's database is never taken for one."""
-
 BUSY_SECONDS = 5.0
 """How long a statement waits for another process's transaction."""
 
@@ -51,99 +49,6 @@ PULSE_BUSY_SECONDS = 0.25
 
 SWITCH_RETRY_SECONDS = 0.005
 """How soon a refused switch to the write-ahead log is tried again."""
-
-LAYOUTS = (
-    """
-    CREATE TABLE actor (
-        type TEXT NOT NULL, id TEXT NOT NULL,
-        revision INTEGER NOT NULL,
-        version INTEGER, lineage INTEGER, written_by INTEGER, migrated_at INTEGER,
-        owner TEXT, number INTEGER NOT NULL DEFAULT 0,
-        PRIMARY KEY (type, id)
-    ) WITHOUT ROWID;
-    CREATE TABLE state (
-        type TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL,
-        value BLOB NOT NULL,
-        PRIMARY KEY (type, id, name)
-    );
-    CREATE TABLE lineage (
-        id INTEGER PRIMARY KEY, type TEXT NOT NULL, applied TEXT NOT NULL,
-        UNIQUE (type, applied)
-    );
-    CREATE TABLE node (incarnation TEXT PRIMARY KEY, label TEXT NOT NULL, build TEXT) WITHOUT ROWID;
-    CREATE TABLE heartbeat (incarnation TEXT PRIMARY KEY, at REAL NOT NULL, lease REAL NOT NULL) WITHOUT ROWID;
-    """,
-)
-"""The layout's versions: script N brings a file from version N to N + 1."""
-
-_IS_ALIVE = """EXISTS (
-    SELECT 1 FROM heartbeat WHERE incarnation = actor.owner AND at <= :now AND :now < at + lease
-)"""
-
-DIALECT = Dialect(
-    add_node="INSERT INTO node (incarnation, label, build) VALUES (:node, :label, :build)",
-    remove_node="DELETE FROM node WHERE incarnation = :node",
-    add_heartbeat="INSERT INTO heartbeat (incarnation, at, lease) VALUES (:node, :at, :lease)",
-    beat="UPDATE heartbeat SET at = :at WHERE incarnation = :node",
-    remove_heartbeat="DELETE FROM heartbeat WHERE incarnation = :node",
-    nodes="SELECT incarnation FROM node",
-    claim=f"""
-        INSERT INTO actor (type, id, revision, owner, number)
-        SELECT :type, :id, 0, :node, :number WHERE EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
-        ON CONFLICT (type, id) DO UPDATE SET owner = excluded.owner, number = excluded.number
-        WHERE actor.owner IS NULL OR actor.owner IN (:node, :dead) OR NOT {_IS_ALIVE}
-        RETURNING revision, lineage, written_by, migrated_at
-    """,  # noqa: S608  (a constant is put in, no value)
-    holder="""
-        SELECT owner FROM actor WHERE type = :type AND id = :id
-        AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
-    """,
-    states="SELECT name, value FROM state WHERE type = :type AND id = :id",
-    commit="""
-        UPDATE actor SET
-            revision = revision + 1,
-            version = :version, lineage = :lineage, written_by = :written_by, migrated_at = :migrated_at,
-            owner = CASE WHEN :keep THEN owner END, number = CASE WHEN :keep THEN number ELSE 0 END
-        WHERE type = :type AND id = :id AND owner = :node AND number = :number AND revision = :revision
-        AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
-        RETURNING revision
-    """,
-    put_state="""
-        INSERT INTO state (type, id, name, value) VALUES (:type, :id, :name, :value)
-        ON CONFLICT (type, id, name) DO UPDATE SET value = excluded.value
-    """,
-    remove_state="DELETE FROM state WHERE type = :type AND id = :id AND name = :name",
-    release="""
-        UPDATE actor SET owner = NULL, number = 0
-        WHERE type = :type AND id = :id AND owner = :node AND number = :number
-        AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
-        RETURNING revision
-    """,
-    forget_unstored="DELETE FROM actor WHERE type = :type AND id = :id AND revision = 0 AND owner IS NULL",
-    read="""
-        SELECT revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-            lineage, written_by, migrated_at
-        FROM actor LEFT JOIN node ON node.incarnation = actor.owner
-        WHERE type = :type AND id = :id AND revision > 0
-    """,
-    scan="""
-        SELECT id, revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-            lineage, written_by, migrated_at
-        FROM actor LEFT JOIN node ON node.incarnation = actor.owner
-        WHERE type = :type AND id > :after AND revision > 0 ORDER BY id LIMIT :limit
-    """,
-    scan_states="SELECT id, name, value FROM state WHERE type = :type AND id > :after AND id <= :last",
-    census="SELECT lineage, COUNT(*) FROM actor WHERE type = :type AND revision > 0 GROUP BY lineage",
-    types="SELECT DISTINCT type FROM actor WHERE revision > 0 ORDER BY type",
-    insert_actor="""
-        INSERT INTO actor (type, id, revision) VALUES (:type, :id, 1)
-        ON CONFLICT (type, id) DO UPDATE SET revision = 1 WHERE revision = 0
-        RETURNING revision
-    """,
-    find_lineage="SELECT id FROM lineage WHERE type = :type AND applied = :applied",
-    add_lineage="INSERT INTO lineage (type, applied) VALUES (:type, :applied) RETURNING id",
-    lineage="SELECT type, applied FROM lineage WHERE id = :lineage",
-)
 
 _READ_ONLY = frozenset({sqlite3.SQLITE_READONLY})
 _UNREADABLE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
@@ -202,15 +107,17 @@ def drive(connection: sqlite3.Connection, operation: Operation[T], *, writes: bo
     return found
 
 
-def lay_out(connection: sqlite3.Connection, name: str) -> None:
+def lay_out(connection: sqlite3.Connection, name: str, *, create: bool = True) -> None:
     """Bring the file to this release's layout in one transaction, or refuse it untouched.
 
     Raises:
-        StoreLayoutError: It is another program's, or of a newer layout.
+        StoreLayoutError: It is another program's, of a newer layout, or empty and not to be made a store.
     """
     version = _layout_of(connection, name)
     if version == len(LAYOUTS):
         return
+    if not version and not create:
+        raise StoreLayoutError(f"{name} is empty. Check the path; 'lazymig import' or a Node makes a store of it.")
     journal = _write_ahead(connection)
     if journal != "wal":
         raise StoreError(f"{name} can't use a write-ahead log (journal mode {journal!r}). Keep it on a local disk.")
@@ -309,7 +216,7 @@ class SQLiteConnection:
         self._is_full = is_full
         self._is_syncing: bool | None = None
         self._is_closed = False
-        self._presence = Presence(path.parent.resolve() / f"{path.name}-nodes")
+        self._presence = Presence(path.with_name(f"{path.name}-nodes"))
 
     async def run(self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False) -> T:
         """See `Connection.run`."""
@@ -374,7 +281,7 @@ async def open_sqlite(
     Raises:
         StoreError: It can't be opened, or is no store of this release; the file was not touched then.
     """
-    name = f"sqlite:///{path}"
+    name, path = _name_and_place(path)
     connection = _Connection(partial(connect, path, "rwc" if create else "rw"), iter_chunk_size=64)
     try:
         with translating(name):
@@ -385,7 +292,12 @@ async def open_sqlite(
     opened = SQLiteConnection(connection, path, name, is_full=synchronous == "full", clock=clock)
     try:
         with translating(name):
-            await connection.on_thread(lay_out, name)
+            await connection.on_thread(partial(lay_out, name=name, create=create))
         yield SqlStore(DIALECT, opened)
     finally:
         await opened.close()
+
+
+def _name_and_place(path: Path) -> tuple[str, Path]:
+    """Return what the store is called, and where it stays when the process changes its folder."""
+    return f"sqlite:///{path}", path.resolve()

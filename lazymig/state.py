@@ -6,12 +6,13 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from lazymig import codec
+from lazymig._inspection import decode_state
 from lazymig._upgrade import encode_result
-from lazymig.errors import CorruptStateError, DefinitionError, NotLoadedError
+from lazymig.errors import DefinitionError, NotLoadedError
 
 if TYPE_CHECKING:
     from lazymig._migrations import Migration
-    from lazymig._records import ActorKey, MigrationInfo
+    from lazymig._records import MigrationInfo
     from lazymig._typed import Carried, Typed
     from lazymig.activation import Activation
 
@@ -227,15 +228,3 @@ class State(Generic[T]):
         if as_json:
             return self._typed.encode(default, None, self.subject)
         return self._typed.copy(default, self._activation.key, self.name)
-
-
-def decode_state(key: ActorKey, name: str, data: bytes) -> Any:
-    """Return a stored state's JSON value.
-
-    Raises:
-        CorruptStateError: The bytes are no JSON.
-    """
-    try:
-        return codec.decode(data)
-    except ValueError as error:
-        raise CorruptStateError(key, f"its state {name!r} is no JSON ({error})") from None

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 import orjson
 
 from lazymig import codec
+from lazymig._inspection import as_record
 from lazymig._records import MAX_NAME_BYTES, ActorKey, ActorRecord, check_text
 from lazymig.errors import CorruptStateError, InvalidKeyError, InvalidValueError
-from lazymig.node import as_record
 from lazymig.suite import ActorType
 
 if TYPE_CHECKING:

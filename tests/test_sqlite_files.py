@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lazymig import Node, Suite, open_store, sqlite
+from lazymig._sqlite_sql import LAYOUTS
 from lazymig.errors import (
     LazymigError,
     StoreError,
@@ -248,8 +249,15 @@ def empty_file(path: Path) -> Path:
     return path
 
 
+async def test_empty_file_stays_empty_unless_a_store_is_wanted(empty_file: Path) -> None:
+    with pytest.raises(StoreError, match="is empty"):
+        async with open_store(f"sqlite:///{empty_file}", create=False):
+            pass
+    assert content(empty_file) == b""
+
+
 async def test_empty_file_becomes_a_store(empty_file: Path) -> None:
-    async with open_store(f"sqlite:///{empty_file}", create=False) as store, Node(store, [boxes()]) as node:
+    async with open_store(f"sqlite:///{empty_file}") as store, Node(store, [boxes()]) as node:
         await put(node, "a", {"n": 1})
         assert await get(node, "a") == {"n": 1}
 
@@ -293,14 +301,14 @@ def layout_of(path: Path) -> tuple[int, list[str]]:
 async def test_newer_layout_is_refused_untouched(path: Path, url: str) -> None:
     await make_store(url)
     with closing(sqlite3.connect(path)) as newer:
-        newer.execute(f"PRAGMA user_version = {len(sqlite.LAYOUTS) + 1}")
+        newer.execute(f"PRAGMA user_version = {len(LAYOUTS) + 1}")
     assert "layout" in await refused_untouched(path)
 
 
 async def test_newer_layout_in_use_is_refused_untouched(path: Path, url: str) -> None:
     await make_store(url)
     with closing(sqlite3.connect(path)) as newer:
-        newer.execute(f"PRAGMA user_version = {len(sqlite.LAYOUTS) + 1}")
+        newer.execute(f"PRAGMA user_version = {len(LAYOUTS) + 1}")
         newer.execute("CREATE TABLE later (id)")
         before = content(path)
         with pytest.raises(StoreLayoutError):
@@ -312,8 +320,8 @@ async def test_newer_layout_in_use_is_refused_untouched(path: Path, url: str) ->
 
 async def test_older_layout_is_upgraded_with_its_data(path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await make_store(url)
-    old = len(sqlite.LAYOUTS)
-    monkeypatch.setattr(sqlite, "LAYOUTS", (*sqlite.LAYOUTS, ADDED))
+    old = len(LAYOUTS)
+    monkeypatch.setattr(sqlite, "LAYOUTS", (*LAYOUTS, ADDED))
     async with open_store(url) as store, Node(store, [boxes()]) as node:
         assert await get(node, "a") == {"n": 1}
         await put(node, "a", {"n": 2})
@@ -328,7 +336,7 @@ async def test_layout_upgrade_that_fails_midway_leaves_the_old_layout(
     await make_store(url)
     before = layout_of(path)
     with monkeypatch.context() as patched:
-        patched.setattr(sqlite, "LAYOUTS", (*sqlite.LAYOUTS, f"{ADDED}; CREATE TABLE node (again)"))
+        patched.setattr(sqlite, "LAYOUTS", (*LAYOUTS, f"{ADDED}; CREATE TABLE node (again)"))
         with pytest.raises(StoreError):
             async with open_store(url):
                 pass
@@ -341,7 +349,7 @@ async def upgrade_and_die(line: Line, url: str) -> None:
     """Be killed between the statements of a layout upgrade."""
     count = 200_000_000  # rows; far more than are counted before the kill
     endless = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {count}) SELECT max(i) FROM n"
-    pytest.MonkeyPatch().setattr(sqlite, "LAYOUTS", (*sqlite.LAYOUTS, f"{ADDED}; CREATE TABLE reached (id); {endless}"))
+    pytest.MonkeyPatch().setattr(sqlite, "LAYOUTS", (*LAYOUTS, f"{ADDED}; CREATE TABLE reached (id); {endless}"))
     line.tell("upgrading")
     async with open_store(url):
         pass

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from lazymig.cli._output import FOUND, USAGE, Refusal, code_of, suggest
-from lazymig.cli._suites import load_types
 from lazymig.errors import StoreError
 from lazymig.stores import open_store
 
@@ -68,6 +67,8 @@ async def check_known(store: Store, actor_type: str, settings: Settings) -> None
     stored = await store.types()
     if actor_type in stored:
         return
+    from lazymig.cli._suites import load_types  # noqa: PLC0415  (what is stored is shown without the suites)
+
     types = load_types(settings)
     if actor_type not in types:
         raise unknown_type(actor_type, [*stored, *types])

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from lazymig._inspection import inspect
 from lazymig._records import ActorKey
 from lazymig.cli._access import check_known, common_options, opened, run
 from lazymig.cli._output import FOUND, Output, Refusal
 from lazymig.cli._settings import Settings, read_settings
-from lazymig.node import inspect
 
 if TYPE_CHECKING:
     from lazymig._records import ActorRecord

@@ -111,8 +111,8 @@ class CorruptStateError(ActivationError):
         self.reason = reason
         super().__init__(
             key,
-            f"{who(key)} can't be read: {reason}. It was left as it is; look at it with 'lazymig inspect' and put "
-            f"it right, or restore it from a backup.",
+            f"{who(key)} can't be read: {reason}. It was left as it is; put what is stored right, or "
+            f"restore it from a backup.",
         )
 
 
