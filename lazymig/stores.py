@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
-from lazymig.errors import InvalidStoreUrlError, StoreError
+from lazymig.errors import InvalidStoreUrlError, StoreError, StoreMissingError
 from lazymig.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -84,4 +84,6 @@ def _check_path(path: Path, url: str, *, create: bool) -> None:
     if path.is_dir():
         raise StoreError(f"{hide_password(url)} can't be opened: {path} is a folder. Name a file in it.")
     if not create and not path.exists():
-        raise StoreError(f"{hide_password(url)} does not exist. Check the path; 'lazymig import' or a Node makes it.")
+        raise StoreMissingError(
+            f"{hide_password(url)} does not exist. Check the path; 'lazymig import' or a Node makes it."
+        )

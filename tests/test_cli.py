@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,8 @@ def test_a_flag_comes_before_the_environment_and_that_before_the_file(
     project.configure(PYPROJECT + 'store = "sqlite:////in/file.db"\n')
     store = project.document("config", "--store", "sqlite:////in/flag.db")["store"]
     assert store == {"value": "sqlite:////in/flag.db", "source": "--store"}
+    before_the_command = project.run("--json", "--store", "sqlite:////in/flag.db", "config")
+    assert json.loads(before_the_command.stdout)["store"] == store
     assert project.document("config")["store"]["source"] == "LAZYMIG_STORE"
     monkeypatch.setenv("LAZYMIG_STORE", "")
     store = project.document("config")["store"]

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from lazymig.cli._access import common_options, opened, run, unknown_type
-from lazymig.cli._output import FINE, FOUND, Output, Refusal
+from lazymig.cli._output import FINE, FOUND, Output, Refusal, code_of
 from lazymig.cli._progress import progress
 from lazymig.cli._settings import Settings, read_settings
 from lazymig.cli._suites import load_types
+from lazymig.errors import StoreMissingError
 from lazymig.transfer import Existing, ImportReport, Rejection, import_json_lines
 
 if TYPE_CHECKING:
@@ -145,9 +146,7 @@ class _Import:
             self._done = report
             shown.update(report.imported + report.skipped, _summary(report), self._source.share)
 
-        async with opened(self._settings, create=not isinstance(self._type, str)) as store:
-            if isinstance(self._type, str):
-                await self._check_stored(store, self._type)
+        async with self._opened() as store:
             return await import_json_lines(
                 store,
                 self._type,
@@ -159,6 +158,22 @@ class _Import:
                 on_rejected=on_rejected,
                 progress=on_progress,
             )
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Store]:
+        """Open the store; only a type that a suite has makes a new one."""
+        if not isinstance(self._type, str):
+            async with opened(self._settings, create=True) as store:
+                yield store
+            return
+        try:
+            async with opened(self._settings) as store:
+                await self._check_stored(store, self._type)
+                yield store
+        except Refusal as error:
+            if error.code != code_of(StoreMissingError("")):
+                raise
+            raise unknown_type(self._type, list(load_types(self._settings))) from error
 
     async def _check_stored(self, store: Store, actor_type: str) -> None:
         """Refuse a type of no suite, unless the store has it and the state is named."""

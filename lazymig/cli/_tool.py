@@ -78,9 +78,14 @@ class Tool(click.Group):
 
 @click.group("lazymig", cls=Tool, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lazymig", prog_name="lazymig")
-def main() -> None:
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+@click.option("--json", is_flag=True, expose_value=False, help="One JSON document on stdout, errors included.")
+@click.option("--store", metavar="URL", help="See below; every command takes it, too.")
+@click.pass_context
+def main(context: click.Context, store: str | None) -> None:
     """Per-actor lazy state migration.
 
     The store comes from --store or LAZYMIG_STORE; the suites from [tool.lazymig] in the nearest pyproject.toml.
     Exit status: 0 fine, 1 the answer is no or something was found, 2 usage.
     """
+    context.default_map = {name: {"store": store} for name in COMMANDS}

@@ -28,6 +28,7 @@
         StoreUnavailableError
         StoreClosedError
         StoreLayoutError
+        StoreMissingError
         StoreReadOnlyError
         InvalidStoreUrlError
       ConfigurationError              the command line's settings
@@ -71,6 +72,7 @@ from lazymig.errors._store import (
     StoreClosedError,
     StoreError,
     StoreLayoutError,
+    StoreMissingError,
     StoreReadOnlyError,
     StoreUnavailableError,
 )
@@ -103,6 +105,7 @@ __all__ = [
     "StoreClosedError",
     "StoreError",
     "StoreLayoutError",
+    "StoreMissingError",
     "StoreReadOnlyError",
     "StoreUnavailableError",
     "UnknownActionError",

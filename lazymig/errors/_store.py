@@ -33,6 +33,10 @@ class StoreLayoutError(StoreError):
     """The file is no store of lazymig, or of a newer layout than this release reads; it was not touched."""
 
 
+class StoreMissingError(StoreError):
+    """The store's file isn't there, and was not to be made."""
+
+
 class StoreReadOnlyError(StoreError):
     """The store can't be written."""
 
