@@ -29,6 +29,8 @@ from lazymig.hooks import Deactivated, DeactivationFailed, LeaseLost, NodeStarte
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from anyio.abc import TaskGroup
+
     from lazymig._records import ActorKey, Fence
     from lazymig.fleet import Membership
     from lazymig.hooks import Event, Hook
@@ -246,17 +248,16 @@ class Residents:
 
     async def keep_house(self) -> None:
         """Let go of idle actors, renew a lost registration, retry what failed; runs until cancelled."""
-        while True:
-            await self._pause()
-            try:
-                await self.trust()
-                await self._release_left()
-                await self._let_go(self._surplus(), "evicted")
-                await self._let_go(self._expired(), "idle")
-            except StoreError as error:
-                _log.warning("node %s: %s", self._label, error)
-            except Exception:
-                _log.exception("node %s: housekeeping failed", self._label)
+        async with anyio.create_task_group() as group:
+            while True:
+                await self._pause()
+                try:
+                    await self.trust()
+                    await self._release_left()
+                except StoreError as error:
+                    _log.warning("node %s: %s", self._label, error)
+                self._let_go(group, self._surplus(), "evicted")
+                self._let_go(group, self._expired(), "idle")
 
     async def _pause(self) -> None:
         seconds = min(self._membership.beat_seconds, max(self._idle_seconds / 4, 0.05))
@@ -289,11 +290,11 @@ class Residents:
             expired.append(mailbox)
         return expired
 
-    async def _let_go(self, mailboxes: Iterable[Mailbox], reason: str) -> None:
-        async with anyio.create_task_group() as group:
-            for mailbox in mailboxes:
-                if mailbox.is_free:
-                    group.start_soon(self._let_go_of, mailbox.key, reason)
+    def _let_go(self, group: TaskGroup, mailboxes: Iterable[Mailbox], reason: str) -> None:
+        """Begin to let go of idle actors: a `deactivate()` that hangs holds up nothing but its own actor."""
+        for mailbox in mailboxes:
+            del self._idle[mailbox]
+            group.start_soon(self._let_go_of, mailbox.key, reason)
 
     async def _let_go_of(self, key: ActorKey, reason: str) -> None:
         async with self._letting:

@@ -469,3 +469,31 @@ async def test_a_node_that_was_out_of_touch_says_which_actors_it_lost(store: Sto
         assert lost == [(before, "a")]
         assert started == [(before, None), (node.node_id, before)]
         assert await node.actor(bench.counter, "a").add() == 2
+
+
+async def test_a_deactivate_that_hangs_holds_up_only_its_own_actor(store: Store) -> None:
+    gone: list[str] = []
+    gate = asyncio.Event()
+
+    class Slow(Actor):
+        def __init__(self, activation: Activation) -> None:
+            self.id = activation.key.id
+
+        async def deactivate(self) -> None:
+            if self.id == "hangs":
+                await gate.wait()
+            gone.append(self.id)
+
+        @action
+        async def poke(self) -> None: ...
+
+    suite = Suite("slow")
+    slow = suite.actor_type("Slow", Slow)
+    async with Node(store, [suite], idle_seconds=0) as node:
+        for actor_id in ("hangs", "a", "b"):
+            await node.actor(slow, actor_id).poke()
+            await settle()
+        await until(lambda: gone == ["a", "b"])
+        gate.set()
+        await node.actor(slow, "hangs").poke()
+        assert gone[2] == "hangs"
