@@ -14,6 +14,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
+
 from lazymig._records import Claim, Commit
 from lazymig.errors import LeaseLostError
 
@@ -34,9 +36,10 @@ async def finish(operation: Coroutine[Any, Any, T]) -> T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
+        with anyio.CancelScope(shield=True):  # a cancelled scope would cancel again in every turn of the loop
+            while not task.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([task])
         if not task.cancelled():
             task.exception()  # taken note of: the operation has noted its own outcome
         raise
@@ -81,7 +84,8 @@ class Lease:
     @property
     def is_valid(self) -> bool:
         """Whether the node may still act on what it has in memory."""
-        return not self.is_lost and self._membership.is_fresh and self.fence.node == self._membership.node_id
+        is_ours = not (self.is_lost or self.is_released) and self.fence.node == self._membership.node_id
+        return is_ours and self._membership.is_fresh
 
     @property
     def held(self) -> list[tuple[ActorKey, Fence]]:
@@ -155,5 +159,5 @@ class Lease:
         Raises:
             StoreError: The store could not be reached: it is to be given up later.
         """
-        self.is_released = True
         await finish(self._store.release(self.held))
+        self.is_released = True

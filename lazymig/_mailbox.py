@@ -69,7 +69,7 @@ class Mailbox:
         try:
             await granted
         except BaseException:
-            if granted.done() and not granted.cancelled():
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
                 self.give(shared=shared)
             else:
                 with contextlib.suppress(ValueError):  # passed over already
@@ -84,6 +84,12 @@ class Mailbox:
         else:
             self._writes = False
         self._wake()
+
+    def refuse(self, error: Exception) -> None:
+        """Let nobody wait any longer."""
+        for _, granted in self._waiters:
+            if not granted.done():
+                granted.set_exception(error)
 
     def drop(self) -> None:
         """Forget the actor object; the lock stays."""

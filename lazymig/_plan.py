@@ -6,7 +6,8 @@
 | newer by a major                | NewerStateError         | NewerStateError                                    |
 | below the baseline              | as stored               | StateTooOldError                                   |
 | lacks a late one without consent| as stored               | LateMigrationError                                 |
-| states, but no main state       | as stored               | nothing to run; other states are left as they are  |
+| states, but no main state       | as stored, unless a     | nothing to run; other states are left as they are  |
+|                                 | newer major wrote last  |                                                    |
 | else                            | as stored               | pending ones run, in order                         |
 
 An actor without migration-info is at 0.0.0, or at the version its suite infers: that becomes the floor of its applied
@@ -75,6 +76,8 @@ def check(chain: Chain, found: Found, key: ActorKey | None) -> ActivationError |
     if not found.has_states:
         return None
     stored = found.applied.highest
+    if not found.has_main and found.stamp is not None:
+        stored = max(stored, found.stamp.writer.highest)  # nothing was migrated: the shapes are the last writer's
     if _version.is_newer_major(stored, chain.release.highest):
         return NewerStateError(key, _version.unpack(stored), chain.supported)
     return None

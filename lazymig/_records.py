@@ -8,7 +8,7 @@ never used twice, whatever a store forgets, and only equality is compared.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +174,9 @@ class MigrationInfo:
         """
         try:
             return _read_info(value)
-        except (KeyError, TypeError, ValueError, InvalidVersionError) as error:
+        except KeyError as error:
+            raise CorruptStateError(None, f"its migration-info has no {error}") from error
+        except (TypeError, ValueError, InvalidVersionError) as error:
             raise CorruptStateError(None, f"its migration-info is none ({error})") from error
 
 
@@ -205,7 +207,7 @@ def _read_time(value: object) -> datetime | None:
     time = datetime.fromisoformat(value)
     if time.tzinfo is None:
         raise ValueError("'migrated_at' has no time zone")
-    return time
+    return time.astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from lazymig._mailbox import Mailbox
 from lazymig._records import Claim, Held
 from lazymig._turn import in_turn
 from lazymig.activation import Activation
-from lazymig.errors import ActorLockedError, LazymigError, LeaseLostError, StoreError
+from lazymig.errors import ActorLockedError, LazymigError, LeaseLostError, NodeStoppedError, StoreError
 from lazymig.hooks import Deactivated, DeactivationFailed, LeaseLost, NodeStarted, tell
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Residents:
         self._idle: OrderedDict[Mailbox, float] = OrderedDict()
         self._unreleased: list[tuple[ActorKey, Fence]] = []
         self._joining = asyncio.Lock()
+        self._has_ended = True
         self._letting = anyio.CapacityLimiter(LET_GO_AT_ONCE)
         self._wake = asyncio.Event()
 
@@ -116,16 +117,37 @@ class Residents:
     # --- locks -------------------------------------------------------------------------------------------------
 
     async def trust(self) -> None:
-        """Make sure that the node is registered and may act; drop everything first if it was out of touch."""
+        """Make sure that the node is registered and may act; drop everything first if it was out of touch.
+
+        Raises:
+            NodeStoppedError: The node has ended, whoever still waits for a lock or is being activated.
+        """
         if self._membership.is_fresh:
             return
         async with self._joining:
+            if self._has_ended:
+                raise NodeStoppedError(self._label)
             if self._membership.is_fresh:
                 return
             before = self._membership.node_id or None
             self.drop_all()
             await finish(self._membership.join())
             self._tell(NodeStarted(self._membership.node_id, self._label, before))
+
+    async def begin(self) -> None:
+        """Register the node; if that is cut off, nothing is left of it."""
+        self._has_ended = False
+        try:
+            await self.trust()
+        except BaseException:
+            await self.end()
+            raise
+
+    async def end(self) -> None:
+        """Sign off, for good; whoever comes later is refused."""
+        self._has_ended = True
+        async with self._joining:
+            await finish(self._membership.leave())
 
     async def lock(self, mailbox: Mailbox, wait_seconds: float) -> Lease:
         """Get the actor's lock, or find that this node has it; needs an exclusive turn, or `opening`.
@@ -138,7 +160,7 @@ class Residents:
         if mailbox.lease is not None:
             try:
                 await mailbox.lease.check()
-            except LeaseLostError:  # nothing of it is in use any more: get it anew
+            except LeaseLostError:  # nothing of it is in use any more, or it was given up: get it anew
                 mailbox.lease = None
             else:
                 return mailbox.lease
@@ -176,7 +198,7 @@ class Residents:
         """Give the actor's lock up; needs an exclusive turn, or `opening`."""
         lease, mailbox.lease = mailbox.lease, None
         if lease is None or lease.is_lost or lease.is_released:
-            return
+            return  # (a release that failed has not released)
         try:
             await lease.release()
         except (StoreError, asyncio.CancelledError) as error:
@@ -209,6 +231,8 @@ class Residents:
             actor = _make(actor_type, activation)
             with in_turn(mailbox.key, self, "activate"):
                 await actor.activate()
+            if activation.failure is not None:
+                raise activation.failure
         except BaseException:
             activation.close()
             await self.unlock(mailbox)
@@ -219,17 +243,25 @@ class Residents:
     async def close(self, mailbox: Mailbox, reason: str) -> None:
         """Deactivate the actor, if it is active; the lock stays. Needs an exclusive turn."""
         actor = mailbox.actor
-        if actor is not None and mailbox.is_active:
-            try:
-                with in_turn(mailbox.key, self, "deactivate"):
-                    await actor.deactivate()
-            except Exception as error:
-                # Nobody awaits it, and its text may hold state values, which our own log never does.
-                message = f"deactivate() of {mailbox.key} failed; its lock is given up"
-                asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
-                self._tell(DeactivationFailed(self._membership.node_id, mailbox.key, type(error).__name__))
-            self._tell(Deactivated(self._membership.node_id, mailbox.key, reason))
-        mailbox.drop()
+        try:
+            if actor is not None and mailbox.is_active:
+                await self._deactivate(mailbox.key, actor)
+                self._tell(Deactivated(self._membership.node_id, mailbox.key, reason))
+        finally:
+            mailbox.drop()
+
+    async def _deactivate(self, key: ActorKey, actor: Any) -> None:
+        try:
+            with in_turn(key, self, "deactivate"):
+                await actor.deactivate()
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # it is we who are cancelled, not something that it awaited
+            # Nobody awaits it, and its text may hold state values, which our own log never does.
+            message = f"deactivate() of {key} failed; its lock is given up"
+            asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
+            self._tell(DeactivationFailed(self._membership.node_id, key, type(error).__name__))
 
     def drop_all(self) -> None:
         """Forget all actors at once: they may be active elsewhere."""
@@ -308,11 +340,16 @@ class Residents:
     async def leave(self, grace_seconds: float) -> None:
         """Let go of everything: running actions get a grace time, then their locks are void."""
         with anyio.move_on_after(grace_seconds) as grace:
-            async with anyio.create_task_group() as group:
-                for key in list(self._mailboxes):
-                    group.start_soon(self._leave, key)
+            while self._mailboxes:  # a deactivate() may activate others
+                async with anyio.create_task_group() as group:
+                    for key in list(self._mailboxes):
+                        group.start_soon(self._leave, key)
+        self._has_ended = True
         if grace.cancelled_caught:
-            _log.warning("node %s: %d actors were still busy after %g s", self._label, self.active, grace_seconds)
+            busy = [mailbox for mailbox in self._mailboxes.values() if not mailbox.is_free]
+            _log.warning("node %s: %d actors were still busy after %g s", self._label, len(busy), grace_seconds)
+            for mailbox in busy:
+                mailbox.refuse(NodeStoppedError(self._label))
         self.drop_all()
 
     async def _leave(self, key: ActorKey) -> None:
@@ -322,11 +359,6 @@ class Residents:
             mailbox.lease = None  # freed by the node's end
         finally:
             self.give(mailbox, shared=False)
-
-    @property
-    def active(self) -> int:
-        """How many actors this node holds."""
-        return sum(mailbox.lease is not None for mailbox in self._mailboxes.values())
 
     def _tell(self, event: Event) -> None:
         if self._hooks:

@@ -42,6 +42,14 @@ class Turn:
 TURN: ContextVar[Turn | None] = ContextVar("lazymig_turn", default=None)
 
 
+def running_turn() -> Turn | None:
+    """Return the innermost turn of this context that has not ended: tasks outlive the turn they were begun in."""
+    turn = TURN.get()
+    while turn is not None and not turn.is_running:
+        turn = turn.parent
+    return turn
+
+
 class in_turn:  # noqa: N801  (a context manager, used like a function)
     """Marks the code in it as running in a turn of an actor."""
 
@@ -57,7 +65,7 @@ class in_turn:  # noqa: N801  (a context manager, used like a function)
         task: asyncio.Task[Any] | None = None,
     ) -> None:
         self._before = TURN.get()
-        self.turn = Turn(key, place, action, shared, self._before, task)
+        self.turn = Turn(key, place, action, shared, running_turn(), task)
 
     def __enter__(self) -> Turn:
         """Enter the turn."""

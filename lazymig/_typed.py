@@ -92,9 +92,17 @@ class Typed(Generic[T]):
         return plain
 
     def copy(self, default: Any, key: ActorKey, state: str) -> T:
-        """Return a typed value that shares nothing with ``default``, which may also be plain JSON."""
+        """Return a typed value that shares nothing with ``default``, which may also be plain JSON.
+
+        Raises:
+            InvalidValueError: It doesn't fit the type.
+        """
         if isinstance(default, dict):
-            return self.decode(deepcopy(default), key, state)[0]
+            try:
+                return self.decode(deepcopy(default), key, state)[0]
+            except CorruptStateError as error:
+                subject = f"the default of state {state!r} of {key}"
+                raise InvalidValueError(subject, "$", error.reason, f"Correct the default, or {self._name}.") from None
         copied: T = deepcopy(default)
         return copied
 

@@ -51,13 +51,17 @@ async def run(steps: Sequence[Migration], value: Any, context: Any, key: ActorKe
     return value
 
 
-def encode_result(value: Any, subject: str, last: Migration, key: ActorKey | None) -> bytes:
-    """Return a migrated value as bytes.
+def encode_result(value: Any, subject: str, steps: Sequence[Migration], key: ActorKey | None) -> bytes:
+    """Return what a chain of migrations made as bytes.
 
     Raises:
-        MigrationFailedError: JSON can't hold it; names the last migration of the chain.
+        MigrationFailedError: JSON can't hold it; names the last migration, and the chain if it has several.
     """
     try:
         return codec.encode(value, subject)
     except InvalidValueError as error:
-        raise MigrationFailedError(key, last.version, last.name, str(error)) from error
+        last = steps[-1]
+        chain = "" if len(steps) == 1 else f"of {', '.join(str(step.version) for step in steps)}, "
+        raise MigrationFailedError(
+            key, last.version, last.name, f"{chain}the result of {subject} is no JSON: {error.path} {error.reason}"
+        ) from error

@@ -7,19 +7,24 @@ Rules:
    if anything fails, every handle is unloaded and the bytes are what they were.
 3. Inside a migration (told by a context variable, so that tasks beside it are not confused) `persist` and `clear` only
    stage, and `migrate_and_load` of another state is load plus default.
-4. A shared action only reads: whoever runs in its context can't persist.
+4. A shared action only reads: whoever runs in its context can't persist, nor bring the actor up.
+5. What reads or writes the stored states takes turns within an activation: a task beside another one sees its commit
+   entirely or not at all.
+6. An actor that failed to come up has not activated, even if its own code swallowed the error.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from lazymig import _plan, _upgrade
 from lazymig._inspection import decode_state
 from lazymig._records import MAX_NAME_BYTES, check_text
+from lazymig._telling import Telling
 from lazymig._turn import TURN
 from lazymig.errors import (
     ActivationClosedError,
@@ -30,21 +35,29 @@ from lazymig.errors import (
     NotLoadedError,
     ReadOnlyActionError,
 )
-from lazymig.hooks import Activated, MigrationApplied, MigrationFailed, StateRefused, tell
 from lazymig.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
+    from datetime import datetime
 
     from lazymig._lease import Lease
     from lazymig._records import ActorKey, MigrationInfo, Stamp
-    from lazymig.hooks import Event, Hook
+    from lazymig.hooks import Hook
     from lazymig.suite import ActorType
 
 T = TypeVar("T")
 
 
-_CHAIN: ContextVar[Activation | None] = ContextVar("lazymig_chain", default=None)
+@dataclass(slots=True, eq=False)
+class _Chain:
+    """A chain of migrations under way; tasks that one left behind see that it has ended."""
+
+    activation: Activation
+    is_running: bool = True
+
+
+_CHAIN: ContextVar[_Chain | None] = ContextVar("lazymig_chain", default=None)
 
 
 class Activation:
@@ -54,11 +67,12 @@ class Activation:
 
     Attributes:
         key: The actor.
+        failure: Why it did not come up, None if it did or was not asked to.
     """
 
     __slots__ = (
-        "_bringing_up", "_context", "_has_context", "_hooks", "_inferred", "_is_closed", "_is_told", "_lease",
-        "_migrated_at", "_plan", "_refusal", "_started", "_states", "_type", "key",
+        "_context", "_has_context", "_inferred", "_is_block", "_is_closed", "_lease", "_migrated_at", "_plan",
+        "_refusal", "_states", "_telling", "_turns", "_type", "failure", "key",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  (made by the node only)
@@ -70,41 +84,41 @@ class Activation:
         hooks: tuple[Hook, ...] = (),
         refusal: ActivationError | None = None,
         started: float = 0.0,
+        is_block: bool = False,
     ) -> None:
         self.key = key
+        self.failure: ActivationError | None = None
         self._type = actor_type
         self._lease = lease
-        self._hooks = hooks
         self._refusal = refusal
-        self._started = started
+        self._is_block = is_block
+        self._telling = Telling(hooks, key, actor_type, "" if lease is None else lease.fence.node, started)
         self._states: dict[str, State[Any]] = {}
         self._plan: _plan.Plan | None = None
         self._inferred: int | None = None
-        self._migrated_at: Any = None
+        self._migrated_at: datetime | None = None
         self._context: Any = None
         self._has_context = False
         self._is_closed = False
-        self._is_told = False
-        self._bringing_up: asyncio.Lock | None = None
+        self._turns: asyncio.Lock | None = None
 
     def __repr__(self) -> str:
         """Show the actor."""
         return f"<Activation of {self.key}>"
-
-    # --- for users ---------------------------------------------------------------------------------------------
 
     @property
     def info(self) -> MigrationInfo | None:
         """The actor's migration-info as stored; of a new actor, once a state is loaded, what it will be stamped with.
 
         None for an actor that was imported without one, and before the first load of a new actor.
+
+        Raises:
+            CorruptStateError: It can't be read.
         """
-        stamp = None if self._lease is None else self._lease.stamp
-        if (
-            self._lease is not None
-            and not self._lease.states
-            and any(state.is_loaded for state in self._states.values())
-        ):
+        if self._lease is None:
+            raise self._refusal or ActivationClosedError(self.key)
+        stamp = self._lease.stamp
+        if not self._lease.states and any(state.is_loaded for state in self._states.values()):
             stamp = self._stamp_after(creates_main=True)
         return None if stamp is None else stamp.info
 
@@ -148,16 +162,19 @@ class Activation:
         """Store all loaded states that changed, in one transaction.
 
         Args:
-            release: Give the actor's lock up in the same transaction, as the last thing this activation does: it
-                saves a round trip.
+            release: Give the actor's lock up in the same transaction, as the last thing done in a ``with`` block of
+                `Node.activate`: it saves a round trip.
 
         Raises:
             NotLoadedError: No state was loaded.
+            DefinitionError: ``release`` in an actor class, whose lock the node gives up.
             InvalidValueError: JSON can't hold a value; nothing was stored.
             ReadOnlyActionError: Called by a shared action.
             LeaseLostError: Another node may have taken the actor; nothing was stored.
             StoreError: The store's fault.
         """
+        if release and not self._is_block:
+            raise DefinitionError("persist(release=True) is for blocks of node.activate. Leave it out in an actor.")
         loaded = [state for state in self._states.values() if state.is_loaded]
         if not loaded:
             raise NotLoadedError(self.key, self._type.state)
@@ -171,59 +188,52 @@ class Activation:
 
     async def load(self, state: State[T]) -> T | None:
         """See `State.load`."""
-        if _CHAIN.get() is self:
+        if self._is_in_chain():
             return self._fill_staged(state, None)
-        state.reset()
-        lease = await self._check_usable()
-        refusal = self._check()
-        if refusal is not None:
-            self._tell_refused(refusal)
-            raise refusal
-        value = state.fill(lease.states.get(state.name))
-        self._tell_activated(0)
-        return value
+        async with self._loading(state) as lease:
+            refusal = _plan.check(self._type.chain, self._found(), self.key)
+            if refusal is not None:
+                raise refusal
+            return state.fill(lease.states.get(state.name))
 
     async def migrate_and_load(self, state: State[T], default: T | None) -> T | None:
         """See `State.migrate_and_load`."""
-        if _CHAIN.get() is self:
+        if self._is_in_chain():
             return self._fill_staged(state, default)
-        state.reset()
-        lease = await self._check_usable()
-        if self._plan is None:
-            await self._bring_up(lease)
-        value = state.fill(lease.states.get(state.name), default)
-        self._tell_activated(0)
-        return value
+        async with self._loading(state) as lease:
+            if self._plan is None:
+                await self._bring_up(lease)
+            return state.fill(lease.states.get(state.name), default)
 
     async def persist_states(self, states: Iterable[State[Any]], *, release: bool = False) -> None:
         """Store the given states as far as they changed."""
-        if _CHAIN.get() is self:
+        if self._is_in_chain():
             for state in states:
                 state.check_loaded()
             return
         self._check_writable()
-        lease = await self._check_usable()
-        writes: dict[str, bytes | None] = {}
-        for state in states:
-            state.check_loaded()
-            data = state.encoded()
-            if data is not None and data != lease.states.get(state.name):
-                writes[state.name] = data
-        if writes:
-            await self._commit(lease, writes, release=release)
-        elif release:
-            await lease.release()
+        async with self._turn() as lease:
+            writes: dict[str, bytes | None] = {}
+            for state in states:
+                state.check_loaded()
+                data = state.encoded()
+                if data is not None and data != lease.states.get(state.name):
+                    writes[state.name] = data
+            if writes:
+                await self._commit(lease, writes, release=release)
+            elif release:
+                await lease.release()
 
     async def clear_state(self, state: State[Any]) -> None:
         """See `State.clear`."""
-        if _CHAIN.get() is self:
+        if self._is_in_chain():
             state.empty()
             return
         self._check_writable()
-        lease = await self._check_usable()
-        if state.name in lease.states:
-            await self._commit(lease, {state.name: None})
-        state.empty()
+        async with self._turn() as lease:
+            if state.name in lease.states:
+                await self._commit(lease, {state.name: None})
+            state.empty()
 
     # --- for the node ------------------------------------------------------------------------------------------
 
@@ -235,7 +245,7 @@ class Activation:
             plan = error
         if not isinstance(plan, ActivationError):
             return None
-        self._tell_refused(plan)
+        self._telling.refused(plan)
         return plan
 
     def close(self) -> None:
@@ -244,16 +254,43 @@ class Activation:
 
     # --- within ------------------------------------------------------------------------------------------------
 
-    async def _check_usable(self) -> Lease:
-        if self._refusal is not None:
-            self._tell_refused(self._refusal)
-            raise self._refusal
-        if self._lease is not None and self._lease.is_lost:  # told even if the node found out first, and closed this
-            raise LeaseLostError(self.key)
-        if self._is_closed or self._lease is None or self._lease.is_released:
-            raise ActivationClosedError(self.key)
-        await self._lease.check()
-        return self._lease
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[Lease]:
+        """Wait until no other task works on the stored states; they are settled, and still ours."""
+        if self._turns is None:
+            self._turns = asyncio.Lock()
+        async with self._turns:
+            if self._refusal is not None:
+                raise self._refusal
+            if self._lease is not None and self._lease.is_lost:  # told even if the node found out first
+                raise LeaseLostError(self.key)
+            if self._is_closed or self._lease is None or self._lease.is_released:
+                raise ActivationClosedError(self.key)
+            await self._lease.check()
+            yield self._lease
+
+    @asynccontextmanager
+    async def _loading(self, state: State[Any]) -> AsyncIterator[Lease]:
+        """Load a state in a turn; it is not loaded if that fails, and the hooks hear why."""
+        state.reset()
+        try:
+            async with self._turn() as lease:
+                yield lease
+                self._telling.activated(lease.stamp, 0)
+        except MigrationFailedError as error:
+            self.failure = error
+            self._telling.failed(error)
+            raise
+        except ActivationError as error:
+            self.failure = error
+            if not isinstance(error, (LeaseLostError, ActivationClosedError)):
+                self._telling.refused(error)
+            raise
+        self.failure = None
+
+    def _is_in_chain(self) -> bool:
+        chain = _CHAIN.get()
+        return chain is not None and chain.activation is self and chain.is_running
 
     def _check_writable(self) -> None:
         turn = TURN.get()
@@ -262,7 +299,7 @@ class Activation:
 
     def _found(self) -> _plan.Found:
         if self._lease is None:
-            raise ActivationClosedError(self.key)
+            raise self._refusal or ActivationClosedError(self.key)
         states, stamp = self._lease.states, self._lease.stamp
         main = states.get(self._type.state)
         if stamp is None and main is not None and self._inferred is None:
@@ -270,49 +307,37 @@ class Activation:
         inferred = (self._inferred or 0) if stamp is None else 0
         return _plan.Found(stamp, bool(states), main is not None, inferred)
 
-    def _check(self) -> ActivationError | None:
-        return _plan.check(self._type.chain, self._found(), self.key)
-
     def _decide(self) -> _plan.Plan | ActivationError:
-        if self._refusal is not None:
-            return self._refusal
         return _plan.decide(self._type.chain, self._found(), self.key)
 
     async def _bring_up(self, lease: Lease) -> None:
-        if self._bringing_up is None:
-            self._bringing_up = asyncio.Lock()
-        async with self._bringing_up:
-            if self._plan is not None:
-                return
-            plan = self._decide()
-            if isinstance(plan, ActivationError):
-                self._tell_refused(plan)
-                raise plan
-            if plan.must_commit:
-                await self._migrate(lease, plan)
-            self._plan = plan
-            self._tell_activated(len(plan.steps))
+        plan = self._decide()
+        if isinstance(plan, ActivationError):
+            raise plan
+        if plan.must_commit:
+            self._check_writable()
+            await self._migrate(lease, plan)
+        self._plan = plan
+        self._telling.activated(lease.stamp, len(plan.steps))
 
     async def _migrate(self, lease: Lease, plan: _plan.Plan) -> None:
         """Run the plan on copies, commit what came out, and let the handles see it."""
-        was_loaded = [state for state in self._states.values() if state.is_loaded]
+        before = dict(lease.states)
+        kept = [(state, state.kept()) for state in self._states.values() if state.is_loaded]
         self._reset_states()
         try:
             writes = await self._run(lease, plan)
             if plan.steps:
                 self._migrated_at = lease.now
             await self._commit(lease, writes, plan=plan)
-        except MigrationFailedError as error:
-            cause = error.__cause__
-            name = type(error if cause is None else cause).__name__
-            self._tell(MigrationFailed(lease.fence.node, self.key, error.version, error.name, name))
-            raise
         finally:
             self._reset_states()
-        for step in plan.steps:
-            self._tell(MigrationApplied(lease.fence.node, self.key, step.version, step.name))
-        for state in was_loaded:
-            state.fill(lease.states.get(state.name))
+        self._telling.applied(plan.steps)
+        for state, value in kept:
+            if lease.states.get(state.name) == before.get(state.name):
+                state.keep(value)
+            else:
+                state.fill(lease.states.get(state.name))
 
     async def _run(self, lease: Lease, plan: _plan.Plan) -> dict[str, bytes | None]:
         if not plan.steps:
@@ -320,16 +345,16 @@ class Activation:
         main = self._type.state
         value = decode_state(self.key, main, lease.states[main])
         context = self.context
-        token = _CHAIN.set(self)
+        chain = _Chain(self)
+        token = _CHAIN.set(chain)
         try:
             value = await _upgrade.run(plan.steps, value, context, self.key)
         finally:
+            chain.is_running = False
             _CHAIN.reset(token)
-        staged: dict[str, bytes | None] = {}
-        for state in self._states.values():
-            if state.is_loaded:
-                staged[state.name] = state.encoded_result(plan.steps[-1])
-        staged[main] = _upgrade.encode_result(value, self.state().subject, plan.steps[-1], self.key)
+        loaded = [state for state in self._states.values() if state.is_loaded]
+        staged = {state.name: state.encoded_result(plan.steps) for state in loaded}
+        staged[main] = _upgrade.encode_result(value, self.state().subject, plan.steps, self.key)
         return {name: data for name, data in staged.items() if data != lease.states.get(name)}
 
     def _fill_staged(self, state: State[T], default: T | None) -> T | None:
@@ -358,33 +383,12 @@ class Activation:
         main = self._type.state
         creates_main = writes.get(main) is not None and main not in lease.states
         await lease.commit(writes, self._stamp_after(plan, creates_main=creates_main), release=release)
+        if main in writes:
+            self._inferred = None  # of another value
 
     def _stamp_after(self, plan: _plan.Plan | None = None, *, creates_main: bool) -> Stamp | None:
         storing = _plan.Storing(plan or self._plan, creates_main, self._migrated_at)
         return _plan.stamp_after(self._type.chain, self._found(), storing)
-
-    # --- events ------------------------------------------------------------------------------------------------
-
-    def _tell(self, event: Event) -> None:
-        if self._hooks:
-            tell(self._hooks, event)
-
-    def _node(self) -> str:
-        return "" if self._lease is None else self._lease.fence.node
-
-    def _tell_refused(self, error: ActivationError) -> None:
-        if self._hooks:
-            stored = getattr(error, "stored", None)
-            self._tell(StateRefused(self._node(), self.key, type(error).__name__, stored, self._type.supported))
-
-    def _tell_activated(self, migrations: int) -> None:
-        if self._is_told or not self._hooks:
-            return
-        self._is_told = True
-        info = None if self._lease is None or self._lease.stamp is None else self._lease.stamp.info
-        version = None if info is None else info.version
-        seconds = time.monotonic() - self._started
-        self._tell(Activated(self._node(), self.key, version, migrations, seconds))
 
 
 def _converter(form: Any) -> Any:

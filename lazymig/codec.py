@@ -34,13 +34,22 @@ def encode(value: Any, subject: str) -> bytes:
     Raises:
         InvalidValueError: It would not come back equal; the message names the place.
     """
-    try:
-        data = orjson.dumps(value, None, _OPTIONS)
-    except (TypeError, RecursionError) as error:
-        raise _refusal(value, subject, str(error)) from None
+    data = _dump(value, subject)
     if orjson.loads(data) != value:
         raise _refusal(value, subject, "does not come back equal")
     return data
+
+
+def copy(value: Any, subject: str) -> Any:
+    """Return an equal value that shares nothing with ``value``.
+
+    Raises:
+        InvalidValueError: It isn't JSON, see `encode`.
+    """
+    copied = orjson.loads(_dump(value, subject))
+    if copied != value:
+        raise _refusal(value, subject, "does not come back equal")
+    return copied
 
 
 def decode(data: bytes | str) -> Any:
@@ -75,6 +84,13 @@ def _check_integers(data: bytes) -> None:
         return number
 
     json.loads(data, parse_int=exact)
+
+
+def _dump(value: Any, subject: str) -> bytes:
+    try:
+        return orjson.dumps(value, None, _OPTIONS)
+    except (TypeError, RecursionError) as error:
+        raise _refusal(value, subject, str(error)) from None
 
 
 def _refusal(value: Any, subject: str, reason: str) -> InvalidValueError:

@@ -18,11 +18,14 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+import anyio
+
 from lazymig import codec
 from lazymig._inspection import inspect
+from lazymig._lease import finish
 from lazymig._records import MAX_NAME_BYTES, ActorKey, check_text
 from lazymig._residents import Residents
-from lazymig._turn import TURN, in_turn
+from lazymig._turn import in_turn, running_turn
 from lazymig.activation import Activation
 from lazymig.actor import Proxy, actions_of
 from lazymig.errors import (
@@ -38,7 +41,7 @@ from lazymig.errors import (
 )
 from lazymig.fleet import Membership
 from lazymig.hooks import ActionFailed, Deactivated, NodeStopped, tell
-from lazymig.suite import ActorType
+from lazymig.suite import ActorType, Suite, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,7 +51,6 @@ if TYPE_CHECKING:
     from lazymig._records import ActorRecord
     from lazymig.hooks import Hook
     from lazymig.store import Store
-    from lazymig.suite import Suite
 
 A = TypeVar("A")
 
@@ -141,7 +143,7 @@ class Node:
             raise DefinitionError(f"node {self.label} is running already. Make a Node of its own for each use.")
         for actor_type in self._types.values():
             actor_type.freeze()
-        await self._residents.trust()
+        await self._residents.begin()
         self._is_running = True
         self._is_stopping = False
         self._housekeeping = asyncio.create_task(self._residents.keep_house(), name=f"lazymig-{self.label}")
@@ -155,17 +157,17 @@ class Node:
         try:
             await self._residents.leave(self._grace_seconds)
         finally:
-            await self._sign_off()
+            with anyio.CancelScope(shield=True):
+                await finish(self._sign_off())
 
     async def _sign_off(self) -> None:
         self._is_running = False
         if self._housekeeping is not None:
             self._housekeeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._housekeeping
+            await asyncio.wait([self._housekeeping])
         node_id = self.node_id
         try:
-            await self._membership.leave()
+            await self._residents.end()
         except StoreError as error:
             _log.warning("node %s could not sign off, its locks end with its lease: %s", self.label, error)
         tell(self._hooks, NodeStopped(node_id))
@@ -184,7 +186,7 @@ class Node:
         Raises:
             InvalidKeyError: The id can't be one.
         """
-        key = ActorKey(_name_of(actor_type), actor_id)
+        key = ActorKey(name_of(actor_type), actor_id)
         return Proxy(self.call, key.type, key.id)
 
     async def call(
@@ -200,16 +202,17 @@ class Node:
             ActivationError: The actor can't be activated here; the action did not run.
             Exception: Whatever the action raised.
         """
-        known = self._type(_name_of(actor_type))
+        known = self._type(name_of(actor_type))
         key = ActorKey(known.name, actor_id)
         shared = _is_shared(known, action)
-        call = f"call of {action} on {key}"
-        positional, named = codec.decode(codec.encode([list(args), kwargs], f"the {call}"))
+        positional, named = codec.copy([list(args), kwargs], f"the call of {action} on {key}")
         self._check_turn(key)
+        asked = self._membership.clock()
         mailbox = await self._residents.take(key, shared=shared)
         try:
             self._check_running()
-            await self._residents.open(mailbox, known, self._hand_over_seconds)
+            waited = self._membership.clock() - asked
+            await self._residents.open(mailbox, known, max(0.0, self._hand_over_seconds - waited))
             with in_turn(key, self._residents, action, shared=shared):
                 result = await self._run(mailbox, action, positional, named, shared=shared)
         finally:
@@ -223,7 +226,7 @@ class Node:
         activation = mailbox.activation
         try:
             result = await getattr(mailbox.actor, action)(*args, **kwargs)
-            return codec.decode(codec.encode(result, f"the result of {action} on {mailbox.key}"))
+            return codec.copy(result, f"the result of {action} on {mailbox.key}")
         except BaseException as error:
             if not shared:
                 if mailbox.activation is activation:
@@ -250,21 +253,21 @@ class Node:
             ReentrantCallError: The actor waits for this block, which would wait for ever.
             ActorLockedError: It is held elsewhere, and was not given up in time.
         """
-        return self._activate(_name_of(actor_type), actor_id, wait_seconds)
+        return self._activate(name_of(actor_type), actor_id, wait_seconds)
 
     @contextlib.asynccontextmanager
     async def _activate(self, type_name: str, actor_id: str, wait_seconds: float | None) -> Any:
         known = self._type(type_name)
         key = ActorKey(known.name, actor_id)
-        if wait_seconds is None:
-            self._check_turn(key)
+        self._check_turn(key, is_bounded=wait_seconds is not None)
         started = self._membership.clock()
         mailbox = await self._take_within(key, wait_seconds)
         try:
             self._check_running()
             await self._residents.close(mailbox, "replaced")
             wait = self._hand_over_seconds if wait_seconds is None else wait_seconds
-            activation = await self._hold(mailbox, known, max(0.0, wait), started)
+            left = max(0.0, wait - (self._membership.clock() - started))
+            activation = await self._hold(mailbox, known, left, started)
             try:
                 with in_turn(key, self._residents, "activate", task=asyncio.current_task()):
                     yield activation
@@ -288,7 +291,7 @@ class Node:
             lease = await self._residents.lock(mailbox, wait)
         except CorruptStateError as error:
             return Activation(mailbox.key, known, None, hooks=self._hooks, refusal=error, started=started)
-        return Activation(mailbox.key, known, lease, hooks=self._hooks, started=started)
+        return Activation(mailbox.key, known, lease, hooks=self._hooks, started=started, is_block=True)
 
     async def inspect(self, actor_type: ActorType[Any] | str, actor_id: str) -> ActorRecord | None:
         """Return what is stored of an actor, beside its lock; nothing is checked, run or changed.
@@ -299,7 +302,7 @@ class Node:
         Raises:
             CorruptStateError: It can't be read.
         """
-        return await inspect(self._store, ActorKey(_name_of(actor_type), actor_id))
+        return await inspect(self._store, ActorKey(name_of(actor_type), actor_id))
 
     # --- checks ------------------------------------------------------------------------------------------------
 
@@ -315,25 +318,22 @@ class Node:
 
     def _has_turn(self) -> bool:
         """Tell whether we are called from a turn on this node, which may end what it has begun."""
-        turn = TURN.get()
+        turn = running_turn()
         while turn is not None and not (turn.is_running and turn.place is self._residents):
             turn = turn.parent
         return turn is not None
 
-    def _check_turn(self, key: ActorKey) -> None:
-        """Refuse to wait for an actor that waits for us."""
+    def _check_turn(self, key: ActorKey, *, is_bounded: bool = False) -> None:
+        """Refuse to wait for an actor that waits for us; a block that waits for a bounded time may."""
         self._check_running()
-        turn = TURN.get()
+        turn = running_turn()
         chain: list[ActorKey] = []
         while turn is not None:
-            chain.append(turn.key)
-            if turn.blocks(key, self._residents):
+            if turn.is_running:
+                chain.append(turn.key)
+            if turn.blocks(key, self._residents) and not (is_bounded and turn.task is not None):
                 raise ReentrantCallError(key, chain[::-1])
             turn = turn.parent
-
-
-def _name_of(actor_type: ActorType[Any] | str) -> str:
-    return actor_type.name if isinstance(actor_type, ActorType) else actor_type
 
 
 def _is_shared(actor_type: ActorType[Any], action: str) -> bool:
@@ -345,6 +345,8 @@ def _is_shared(actor_type: ActorType[Any], action: str) -> bool:
 
 
 def _collect(suites: Iterable[Suite]) -> dict[str, ActorType[Any]]:
+    if isinstance(suites, Suite):
+        raise DefinitionError(f"suites is {suites!r}, one suite. Write it as a list: Node(store, [suite]).")
     found: dict[str, ActorType[Any]] = {}
     for suite in suites:
         for name, actor_type in suite.actor_types.items():
@@ -363,11 +365,11 @@ def _check_text(name: str, text: object) -> None:
         raise DefinitionError(str(error)) from None
 
 
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise DefinitionError(f"{name} is {value!r}; it must be above 0.")
+def _check_positive(name: str, value: object) -> None:
+    if not (isinstance(value, (int, float)) and value > 0):
+        raise DefinitionError(f"{name} is {value!r}; it must be a number above 0.")
 
 
-def _check_not_negative(name: str, value: float) -> None:
-    if not value >= 0:
-        raise DefinitionError(f"{name} is {value!r}; it must be 0 or more.")
+def _check_not_negative(name: str, value: object) -> None:
+    if not (isinstance(value, (int, float)) and value >= 0):
+        raise DefinitionError(f"{name} is {value!r}; it must be a number, 0 or more.")

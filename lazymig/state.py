@@ -11,6 +11,8 @@ from lazymig._upgrade import encode_result
 from lazymig.errors import DefinitionError, NotLoadedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lazymig._migrations import Migration
     from lazymig._records import MigrationInfo
     from lazymig._typed import Carried, Typed
@@ -200,7 +202,7 @@ class State(Generic[T]):
             value = self._typed.encode(value, self._carried, self.subject)
         return codec.encode(value, self.subject)
 
-    def encoded_result(self, last: Migration) -> bytes | None:
+    def encoded_result(self, steps: Sequence[Migration]) -> bytes | None:
         """Return what a chain of migrations left here as bytes, None if nothing.
 
         Raises:
@@ -208,7 +210,16 @@ class State(Generic[T]):
         """
         if not self._has_value:
             return None
-        return encode_result(self._value, self.subject, last, self._activation.key)
+        return encode_result(self._value, self.subject, steps, self._activation.key)
+
+    def kept(self) -> tuple[Any, bool, Carried | None]:
+        """Return the value, to be put back by `keep`."""
+        return self._value, self._has_value, self._carried
+
+    def keep(self, kept: tuple[Any, bool, Carried | None]) -> None:
+        """Take a value back that `kept` gave."""
+        self._value, self._has_value, self._carried = kept
+        self._is_loaded = True
 
     @property
     def subject(self) -> str:

@@ -65,6 +65,8 @@ def _read_sqlite_url(url: object) -> tuple[Path, str]:
     if not rest.startswith("///"):
         raise InvalidStoreUrlError(shown, "a file comes after three slashes, an absolute path after four")
     path, _, query = rest[3:].partition("?")
+    if path == ":memory:":
+        raise InvalidStoreUrlError(shown, "lazymig's store in memory is another. Write memory:")
     if not path or path == "/" or "\0" in unquote(path):
         raise InvalidStoreUrlError(shown, "it names no file")
     options = dict(parse_qsl(query, keep_blank_values=True))

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from lazymig.activation import Activation
     from lazymig.actor import Actor
 
-A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
 B = TypeVar("B", bound="Actor")
 
 
-class ActorType(Generic[A]):
+class ActorType(Generic[A_co]):
     """One kind of actor: its name, class, states and migrations. Made by `Suite.actor_type`.
 
     Attributes:
@@ -38,7 +38,7 @@ class ActorType(Generic[A]):
     def __init__(  # noqa: PLR0913  (the options of Suite.actor_type)
         self,
         name: str,
-        actor_class: Callable[[Activation], A] | None,
+        actor_class: Callable[[Activation], A_co] | None,
         *,
         state: str,
         context: object,
@@ -146,7 +146,7 @@ class ActorType(Generic[A]):
             raise plan
         value = await _upgrade.run(plan.steps, codec.decode(data), self._context if context is None else context, None)
         if plan.steps:
-            _upgrade.encode_result(value, f"the value of {self.name}", plan.steps[-1], None)
+            _upgrade.encode_result(value, f"the value of {self.name}", plan.steps, None)
         migrated_at = datetime.now(UTC) if plan.steps else None
         after = _plan.stamp_after(self.chain, found, _plan.Storing(plan, creates_main=False, migrated_at=migrated_at))
         if after is None:
@@ -248,6 +248,11 @@ class Suite:
         )
         self._actor_types[name] = made
         return made
+
+
+def name_of(actor_type: ActorType[Any] | str) -> str:
+    """Return the name of an actor type that is given itself or by name."""
+    return actor_type.name if isinstance(actor_type, ActorType) else actor_type
 
 
 def _check_name(what: str, value: object) -> None:

@@ -22,7 +22,7 @@ from lazymig import codec
 from lazymig._inspection import as_record
 from lazymig._records import MAX_NAME_BYTES, ActorKey, ActorRecord, check_text
 from lazymig.errors import CorruptStateError, InvalidKeyError, InvalidValueError
-from lazymig.suite import ActorType
+from lazymig.suite import ActorType, name_of
 
 if TYPE_CHECKING:
     from lazymig.store import Store
@@ -185,7 +185,7 @@ async def export_states(
         CorruptStateError: An actor can't be read, and there is no ``on_corrupt``.
         StoreError: The store's fault.
     """
-    name = _name_of(actor_type)
+    name = name_of(actor_type)
     after, limit = "", _FIRST_PAGE
     while True:
         try:
@@ -242,7 +242,7 @@ class _Importer:
         if existing not in get_args(Existing):
             raise ValueError(f"existing is 'skip' or 'error', not {existing!r}")
         self._store = store
-        self._type = _name_of(actor_type)
+        self._type = name_of(actor_type)
         main_state = actor_type.state if isinstance(actor_type, ActorType) else "state"
         self._state = main_state if state is None else state
         check_text("an actor type", self._type, MAX_NAME_BYTES)
@@ -318,10 +318,6 @@ async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
     else:
         for item in items:
             yield item
-
-
-def _name_of(actor_type: ActorType[Any] | str) -> str:
-    return actor_type.name if isinstance(actor_type, ActorType) else actor_type
 
 
 def _read_line(text: bytes, id_field: str, value_field: str | None) -> tuple[str, Any]:

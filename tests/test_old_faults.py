@@ -378,5 +378,6 @@ async def test_w2_migrations_see_what_is_stored_not_what_was_left_in_memory(stor
         assert log is not None
         log.append("not persisted")
         await activation.state().migrate_and_load()
-        assert activation.state("log").value == ["stored"]
+        assert activation.state().value["log"] == ["stored"]
+        assert activation.state("log").value == ["stored", "not persisted"]
     assert (await record_of(store)).states["vehicle"]["log"] == ["stored"]

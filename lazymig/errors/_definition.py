@@ -18,11 +18,11 @@ class InvalidVersionError(DefinitionError):
     """A version that isn't MAJOR.MINOR.PATCH of a release (SemVer 2.0.0, section 2).
 
     Attributes:
-        version: What was given.
+        version: What was given, as text.
     """
 
     def __init__(self, version: object, reason: str) -> None:
-        self.version = version
+        self.version = version if isinstance(version, str) else repr(version)
         super().__init__(f"{version!r} is no version: {reason}. Write MAJOR.MINOR.PATCH, like '1.0.0'.")
 
 
@@ -81,12 +81,12 @@ class InvalidKeyError(LazymigError, ValueError):
 
     Attributes:
         what: "actor type", "actor id", "state name" or "suite name".
-        value: What was given.
+        value: What was given, as text.
     """
 
     def __init__(self, what: str, value: object, reason: str) -> None:
         self.what = what
-        self.value = value
+        self.value = value if isinstance(value, str) else repr(value)
         shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}…"
         super().__init__(
             f"{shown} can't be {what}: it {reason}. Use a string that is not empty, without NUL or lone surrogates, "

@@ -1,0 +1,68 @@
+"""What an activation tells the hooks."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from lazymig.hooks import Activated, MigrationApplied, MigrationFailed, StateRefused, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lazymig._migrations import Migration
+    from lazymig._records import ActorKey, Stamp
+    from lazymig.errors import ActivationError, MigrationFailedError
+    from lazymig.hooks import Hook
+    from lazymig.suite import ActorType
+
+
+class Telling:
+    """Tells of one activation; without hooks it does nothing.
+
+    Args:
+        hooks: Told.
+        key: The actor.
+        actor_type: Its type.
+        node: Id of the node.
+        started: When the lock was asked for, by `time.monotonic`.
+    """
+
+    __slots__ = ("_hooks", "_is_told", "_key", "_node", "_started", "_type")
+
+    def __init__(
+        self, hooks: tuple[Hook, ...], key: ActorKey, actor_type: ActorType[Any], node: str, started: float
+    ) -> None:
+        self._hooks = hooks
+        self._key = key
+        self._type = actor_type
+        self._node = node
+        self._started = started
+        self._is_told = False
+
+    def refused(self, error: ActivationError) -> None:
+        """Tell that the stored state was refused or can't be read."""
+        if self._hooks:
+            stored = getattr(error, "stored", None)
+            event = StateRefused(self._node, self._key, type(error).__name__, stored, self._type.supported)
+            tell(self._hooks, event)
+
+    def activated(self, stamp: Stamp | None, migrations: int) -> None:
+        """Tell that states were loaded, the first time."""
+        if self._is_told or not self._hooks:
+            return
+        self._is_told = True
+        version = None if stamp is None else stamp.info.version
+        tell(self._hooks, Activated(self._node, self._key, version, migrations, time.monotonic() - self._started))
+
+    def failed(self, error: MigrationFailedError) -> None:
+        """Tell that a migration failed."""
+        if self._hooks:
+            kind = type(error.__cause__ or error).__name__
+            tell(self._hooks, MigrationFailed(self._node, self._key, error.version, error.name, kind))
+
+    def applied(self, steps: Iterable[Migration]) -> None:
+        """Tell that migrations were committed."""
+        if self._hooks:
+            for step in steps:
+                tell(self._hooks, MigrationApplied(self._node, self._key, step.version, step.name))

@@ -1,0 +1,242 @@
+"""A node ends, and nothing of it goes on: no heartbeat, no lock, no action."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from lazymig import Activation, Actor, Node, Suite, action, errors, hooks
+from lazymig.testing import Fault, FaultyStore
+from tests.test_node import settle, until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from lazymig.store import Store
+
+
+def hearts() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("lazymig-heart")]
+
+
+def suite_of(deactivate: Callable[[Any], Awaitable[None]], *, activate: Any = None) -> Suite:
+    """Return a suite with boxes that count, and end as they are told."""
+
+    class Box(Actor):
+        def __init__(self, activation: Activation) -> None:
+            self.id = activation.key.id
+            self.state = activation.state()
+
+        async def activate(self) -> None:
+            await self.state.migrate_and_load(default={"n": 0})
+            if activate is not None:
+                await activate(self)
+
+        async def deactivate(self) -> None:
+            await deactivate(self)
+
+        @action
+        async def add(self) -> int:
+            self.state.value["n"] += 1
+            await self.state.persist()
+            total: int = self.state.value["n"]
+            return total
+
+        @action
+        async def note(self) -> None:
+            self.state.value["n"] += 1
+
+    suite = Suite("boxes")
+    suite.actor_type("Box", Box)
+    return suite
+
+
+async def nothing(box: Any) -> None:
+    """End quietly."""
+
+
+async def values(store: Store) -> dict[str, bytes]:
+    return {actor.key.id: actor.states["state"] for actor in await store.scan("Box")}
+
+
+async def test_a_call_that_waits_for_a_lock_does_not_bring_a_stopped_node_back(store: Store) -> None:
+    async with Node(store, [suite_of(nothing)]) as owner:
+        await owner.call("Box", "a", "add")
+        async with Node(store, [suite_of(nothing)], grace_seconds=0.05, hand_over_seconds=60) as node:
+            waiting = asyncio.create_task(node.call("Box", "a", "add"))
+            queued = asyncio.create_task(node.call("Box", "a", "add"))
+            await settle()
+        with pytest.raises(errors.NodeStoppedError):
+            await waiting
+        with pytest.raises(errors.NodeStoppedError):
+            await queued
+        assert node.node_id == ""
+        assert len(hearts()) == 1
+        assert await owner.call("Box", "a", "add") == 2
+    assert hearts() == []
+
+
+async def test_an_activation_that_outlives_the_grace_time_runs_no_action(store: Store) -> None:
+    gate = asyncio.Event()
+
+    async def slow(box: Any) -> None:
+        await gate.wait()
+
+    async with Node(store, [suite_of(nothing, activate=slow)], grace_seconds=0.05) as node:
+        calling = asyncio.create_task(node.call("Box", "a", "add"))
+        await settle()
+    gate.set()
+    with pytest.raises(errors.NodeStoppedError):
+        await calling
+    assert await values(store) == {}
+    assert hearts() == []
+
+
+async def test_actors_that_others_activate_while_the_node_stops_are_deactivated_too(store: Store) -> None:
+    seen: list[hooks.Event] = []
+    nodes: list[Node] = []
+
+    async def tell_ledger(box: Any) -> None:
+        if box.id == "ledger":
+            await box.state.persist()
+        else:
+            await nodes[0].call("Box", "ledger", "note")
+
+    async with Node(store, [suite_of(tell_ledger)], hooks=[seen.append]) as node:
+        nodes.append(node)
+        for actor_id in ("ledger", "x", "y", "z"):
+            await node.call("Box", actor_id, "add")
+    assert (await values(store))["ledger"] == b'{"n":4}'
+    assert not any(isinstance(event, hooks.LeaseLost) for event in seen)
+
+
+async def test_a_deactivate_that_raises_a_cancellation_harms_no_neighbour(store: Store) -> None:
+    failed: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+
+    async def cancel_or_persist(box: Any) -> None:
+        if box.id == "bad":
+            raise asyncio.CancelledError
+        box.state.value["bye"] = True
+        await box.state.persist()
+
+    async with Node(store, [suite_of(cancel_or_persist)]) as node:
+        for actor_id in ("bad", "x", "y"):
+            await node.call("Box", actor_id, "add")
+    found = await values(store)
+    assert found == {"bad": b'{"n":1}', "x": b'{"n":1,"bye":true}', "y": b'{"n":1,"bye":true}'}
+    assert len(failed) == 1
+
+
+async def test_a_cancelled_start_leaves_no_node_behind(store: Store) -> None:
+    faulty = FaultyStore(store)
+
+    async def start() -> None:
+        faulty.arm(Fault(0, "after", "interrupt"), asyncio.current_task())
+        async with Node(faulty, [suite_of(nothing)]):
+            raise AssertionError("it was cancelled")
+
+    task = asyncio.create_task(start())
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert faulty.calls == ["register", "unregister"]
+    assert hearts() == []
+
+
+async def test_a_node_signs_off_under_a_cancelled_scope(store: Store) -> None:
+    faulty = FaultyStore(store)
+    with anyio.move_on_after(0.05):
+        async with Node(faulty, [suite_of(nothing)]) as node:
+            await node.call("Box", "a", "add")
+            await anyio.sleep_forever()
+    assert faulty.calls[-1] == "unregister"
+    assert hearts() == []
+    async with Node(store, [suite_of(nothing)], hand_over_seconds=0) as other:
+        assert await other.call("Box", "a", "add") == 2
+
+
+async def test_cancelling_whoever_leaves_a_node_is_not_swallowed(store: Store) -> None:
+    left = asyncio.Event()
+
+    async def run() -> None:
+        async with Node(store, [suite_of(nothing)]):
+            left.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(run())
+    await left.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert hearts() == []
+
+
+async def test_an_actor_that_swallows_its_failed_migration_is_not_active(store: Store) -> None:
+    ran: list[str] = []
+
+    class Careless(Actor):
+        def __init__(self, activation: Activation) -> None:
+            self.state = activation.state()
+
+        async def activate(self) -> None:
+            try:
+                await self.state.migrate_and_load(default={})
+            except errors.LazymigError:
+                ran.append("swallowed")
+
+        async def deactivate(self) -> None:
+            ran.append("deactivated")
+
+        @action
+        async def act(self) -> None:
+            ran.append("acted")
+
+    suite = Suite("careless")
+    suite.actor_type("Careless", Careless).migration("1.0.0")(lambda state, context: state["missing"])
+    await store.insert("Careless", "state", [("a", b"{}")])
+    async with Node(store, [suite]) as node:
+        with pytest.raises(errors.MigrationFailedError):
+            await node.call("Careless", "a", "act")
+    assert ran == ["swallowed"]
+
+
+async def test_a_waiting_caller_waits_once_however_long_the_queue(store: Store) -> None:
+    suite, counted = suite_of(nothing), FaultyStore(store)
+    async with Node(store, [suite]) as owner, Node(counted, [suite], hand_over_seconds=0.2) as node:
+        await owner.call("Box", "a", "add")
+        calls = [asyncio.create_task(node.call("Box", "a", "add")) for _ in range(8)]
+        await asyncio.wait(calls)
+    assert all(isinstance(call.exception(), errors.ActorLockedError) for call in calls)
+    assert counted.calls.count("claim") < 30, "the first asks again and again, those behind it once"
+
+
+async def test_a_release_that_fails_with_the_last_persist_is_made_up_for(store: Store) -> None:
+    faulty = FaultyStore(store)
+    async with Node(faulty, [suite_of(nothing)]) as node, Node(store, [suite_of(nothing)]) as other:
+        faulty.arm(Fault(1, "before", "error"))
+        async with node.activate("Box", "a") as activation:
+            await activation.state().load()
+            with pytest.raises(errors.StoreUnavailableError):
+                await activation.persist(release=True)
+        async with other.activate("Box", "a", wait_seconds=5):
+            pass
+
+
+async def test_only_a_block_gives_its_lock_up_by_itself(store: Store) -> None:
+    async def release(box: Any) -> None:
+        await box.state._activation.persist(release=True)
+
+    async with Node(store, [suite_of(nothing, activate=release)]) as node:
+        with pytest.raises(errors.DefinitionError, match="for blocks"):
+            await node.call("Box", "a", "add")
+
+
+async def test_a_node_that_waits_for_another_s_idle_actor_gets_it(store: Store) -> None:
+    async with Node(store, [suite_of(nothing)], idle_seconds=0) as owner, Node(store, [suite_of(nothing)]) as node:
+        await owner.call("Box", "a", "add")
+        assert await node.call("Box", "a", "add") == 2
+        await until(lambda: not owner._residents._mailboxes)
