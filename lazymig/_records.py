@@ -120,10 +120,6 @@ class AppliedSet:
             self._versions = tuple(_version.unpack(number) for number in numbers)
         return self._versions
 
-    def has(self, packed: int) -> bool:
-        """Tell whether a version counts as applied."""
-        return packed <= self.floor or packed in self.packed
-
     def union(self, other: AppliedSet) -> AppliedSet:
         """Return the set of what either has; the higher floor stands."""
         return AppliedSet((*self.packed, *other.packed), max(self.floor, other.floor))

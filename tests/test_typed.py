@@ -307,3 +307,10 @@ async def test_migrations_work_on_plain_json_whatever_the_type(store: Store) -> 
         assert value == Person("ann", dt.date(2000, 1, 2))
         assert await activation.state("other", type=Person).load() == Person("bob")
     assert seen == [{"name": "ann"}, {"name": "bob", "born": None, "tags": []}, {"fits": "no more"}]
+
+
+@pytest.mark.parametrize("form", OBJECTS)
+async def test_a_plain_default_that_does_not_fit_is_the_caller_s_fault(store: Store, form: Any) -> None:
+    async with Node(store, [suite]) as node, node.activate("Car", "new") as activation:
+        with pytest.raises(errors.InvalidValueError, match="the default of state 'state' of Car 'new'"):
+            await activation.state(type=form).migrate_and_load(default={"owner": 1})
