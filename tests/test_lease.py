@@ -7,9 +7,9 @@ import pytest
 
 from lazymig import ActorKey, Node, Suite, errors, hooks
 from lazymig._mailbox import Mailbox
-from lazymig._records import NodeRecord
+from lazymig._records import Claim, Commit, Fence, NodeRecord
 from lazymig.memory import MemoryStore
-from lazymig.testing import Fault, FaultyStore
+from lazymig.testing import Fault, FaultyStore, ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -126,3 +126,23 @@ async def test_infer_version_is_not_asked_about_what_is_no_json() -> None:
     async with Node(store, [guessed]) as node, node.activate("Box", "a") as activation:
         with pytest.raises(errors.CorruptStateError, match="no JSON"):
             await activation.state().load()
+
+
+async def test_what_another_node_stored_and_died_over_is_not_taken_for_our_own_commit() -> None:
+    clock = ManualClock()
+    inner = MemoryStore(clock)
+    store = FaultyStore(inner)
+    async with Node(store, [suite]) as node, node.activate("Box", "a") as activation:
+        await activation.state().migrate_and_load(default={"n": 1})
+        store.arm(Fault(0, "before", "error"))
+        with pytest.raises(errors.StoreUnavailableError):
+            await activation.persist()
+        key = ActorKey("Box", "a")
+        clock.advance(1_000)  # the store takes this node for dead, as after a clock that jumped
+        await inner.register(NodeRecord("third", "third", None, 3.0))
+        assert isinstance(await inner.claim(key, Fence("third", 1)), Claim)
+        await inner.commit(Commit(key, Fence("third", 1), 0, None, {"state": b'{"n":7}'}))
+        clock.advance(1_000)
+        with pytest.raises(errors.LeaseLostError):
+            await activation.persist()
+    assert (await inner.scan("Box"))[0].states == {"state": b'{"n":7}'}

@@ -240,3 +240,25 @@ async def test_a_node_that_waits_for_another_s_idle_actor_gets_it(store: Store) 
         await owner.call("Box", "a", "add")
         assert await node.call("Box", "a", "add") == 2
         await until(lambda: not owner._residents._mailboxes)
+
+
+async def test_nobody_waits_for_an_action_that_outlives_its_node(store: Store) -> None:
+    gate = asyncio.Event()
+
+    class Stuck(Actor):
+        @action
+        async def hang(self) -> None:
+            await gate.wait()
+
+    suite = Suite("stuck")
+    suite.actor_type("Stuck", Stuck)
+    async with Node(store, [suite], grace_seconds=0.05) as node:
+        running = asyncio.create_task(node.call("Stuck", "a", "hang"))
+        await settle()
+        queued = asyncio.create_task(node.call("Stuck", "a", "hang"))
+        await settle()
+    with pytest.raises(errors.NodeStoppedError):
+        await queued
+    assert not running.done()
+    gate.set()
+    await running
