@@ -36,7 +36,7 @@ class Presence:
         Raises:
             OSError: The file can't be made.
         """
-        if fcntl is None:  # pragma: no cover
+        if fcntl is None:  # pragma: no cover - as above
             return
         descriptor = self._create(node_id)
         try:

@@ -330,6 +330,9 @@ class Residents:
 
     async def _let_go_of(self, key: ActorKey, reason: str) -> None:
         async with self._letting:
+            mailbox = self._mailboxes.get(key)
+            if mailbox is None or not mailbox.is_free:
+                return  # in use again: it will be idle anew, and takes no place of the others meanwhile
             mailbox = await self.take(key, shared=False)
             try:
                 await self.close(mailbox, reason)

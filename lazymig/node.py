@@ -76,7 +76,7 @@ class Node:
         hand_over_seconds: How long a call waits for an actor that another node holds; 0 means not at all.
         idle_seconds: Actors unused for that long are deactivated; 0 means at once.
         max_active: Of more active actors than that, the longest idle are deactivated. Busy ones never are.
-        grace_seconds: How long running actions may go on when the node stops.
+        grace_seconds: How long running actions, and then `deactivate()`, may take when the node stops.
         hooks: Called with every event, see `lazymig.hooks`.
 
     Raises:
