@@ -5,12 +5,15 @@ Rules (each cost a trace):
 1. One file per incarnation, locked *before* the node registers: a registered node without lock is dead for certain.
 2. flock, not POSIX locks: those vanish when any descriptor of the file is closed in the process.
 3. Probed with a shared lock that is given back at once, so that probers don't look like owners to each other.
-4. A file that is missing or can't be probed proves nothing: its node counts as alive until its heartbeat expires.
+4. A file that is missing or can't be probed proves nothing: its node counts as alive until its heartbeat expires, or
+   its row is gone. A node's row is removed before its file, so whoever misses the file looks at the row once more.
+5. A name from a row may be anything: one that is no incarnation's is never made a path, whose file would be removed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,8 @@ try:
     import fcntl
 except ImportError:  # pragma: no cover - only where there is no flock (Windows): heartbeats decide alone
     fcntl = None  # type: ignore[assignment]
+
+from lazymig._rows import is_incarnation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +41,8 @@ class Presence:
         Raises:
             OSError: The file can't be made.
         """
+        if not is_incarnation(node_id):
+            raise OSError(errno.EINVAL, "no name for a lock file", node_id)
         if fcntl is None:  # pragma: no cover - as above
             return
         descriptor = self._create(node_id)
@@ -65,12 +72,14 @@ class Presence:
         os.close(descriptor)
         self.tidy()
 
-    def is_dead(self, node_id: str) -> bool:
-        """Tell whether the node is gone for certain; the finding stays true."""
-        if fcntl is None or node_id in self._held:
+    def is_dead(self, node_id: str) -> bool | None:
+        """Tell whether the node is gone for certain, which stays true; None if it has no file (any more)."""
+        if fcntl is None or node_id in self._held or not is_incarnation(node_id):
             return False
         try:
             descriptor = os.open(self._folder / node_id, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
         except OSError:
             return False
         try:
@@ -83,8 +92,9 @@ class Presence:
 
     def forget(self, node_id: str) -> None:
         """Remove the file of a node that is dead."""
-        with contextlib.suppress(OSError):
-            (self._folder / node_id).unlink()
+        if is_incarnation(node_id):
+            with contextlib.suppress(OSError):
+                (self._folder / node_id).unlink()
 
     def tidy(self) -> None:
         """Remove the folder when no node uses it."""

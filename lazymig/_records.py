@@ -172,7 +172,7 @@ class MigrationInfo:
             return _read_info(value)
         except KeyError as error:
             raise CorruptStateError(None, f"its migration-info has no {error}") from error
-        except (TypeError, ValueError, InvalidVersionError) as error:
+        except (TypeError, ValueError, OverflowError, InvalidVersionError) as error:
             raise CorruptStateError(None, f"its migration-info is none ({error})") from error
 
 

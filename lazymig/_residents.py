@@ -6,7 +6,8 @@ Rules:
 2. When the registration can't be trusted any more, everything in memory is dropped first, without `deactivate()`; then
    the node registers as a new incarnation.
 3. `deactivate()` may call other actors, so no turn of one actor is held while another one's is waited for here.
-4. A lock that could not be given up is remembered, and given up when the store answers again.
+4. A lock that could not be given up, or whose claim was cut off, is given up when the store answers again. Where the
+   store itself failed, it is given up again for a lease time: a claim on a lost connection may take effect after that.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from lazymig._mailbox import Mailbox
 from lazymig._records import Claim, Held
 from lazymig._turn import in_turn
 from lazymig.activation import Activation
-from lazymig.errors import ActorLockedError, LazymigError, LeaseLostError, NodeStoppedError, StoreError
+from lazymig.errors import ActorLockedError, LeaseLostError, NodeStoppedError, StoreError
 from lazymig.hooks import Deactivated, DeactivationFailed, LeaseLost, NodeStarted, tell
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ LAST_RETRY_SECONDS = 0.2
 
 LET_GO_AT_ONCE = 100
 """How many idle actors run their `deactivate()` beside each other."""
+
+
+_Left = tuple[float, "tuple[ActorKey, Fence]"]
+"""A lock to give up, and until when it is given up again."""
 
 
 class Residents:
@@ -78,7 +83,9 @@ class Residents:
         self._max_active = max_active
         self._mailboxes: dict[ActorKey, Mailbox] = {}
         self._idle: OrderedDict[Mailbox, float] = OrderedDict()
-        self._unreleased: list[tuple[ActorKey, Fence]] = []
+        self._unreleased: list[_Left] = []
+        self._landing: list[_Left] = []
+        self._landing_due = 0.0
         self._joining = asyncio.Lock()
         self._has_ended = True
         self._letting = anyio.CapacityLimiter(LET_GO_AT_ONCE)
@@ -181,17 +188,24 @@ class Residents:
             await self.trust()
             fence = self._membership.next_fence()
             try:
-                return await finish(self._store.claim(key, fence))
+                return await finish(self._try_to_claim(key, fence))
             except LeaseLostError:  # the registration is gone: somebody forgot this node
                 self._membership.expire()
-            except (LazymigError, asyncio.CancelledError) as error:
-                if isinstance(error, (StoreError, asyncio.CancelledError)):
-                    self._remember((key, fence))  # it may have been got
+            except asyncio.CancelledError:
+                self._remember((key, fence))  # it may have been got
                 raise
         raise LeaseLostError(key)
 
-    def _remember(self, *held: tuple[ActorKey, Fence]) -> None:
-        self._unreleased.extend(held)
+    async def _try_to_claim(self, key: ActorKey, fence: Fence) -> Claim | Held:
+        try:
+            return await self._store.claim(key, fence)
+        except StoreError:
+            self._remember((key, fence), may_land=True)
+            raise
+
+    def _remember(self, *held: tuple[ActorKey, Fence], may_land: bool = False) -> None:
+        until = self._membership.clock() + self._membership.lease_seconds if may_land else 0.0
+        self._unreleased.extend((until, pair) for pair in held)
         self._wake.set()
 
     async def unlock(self, mailbox: Mailbox) -> None:
@@ -202,7 +216,7 @@ class Residents:
         try:
             await lease.release()
         except (StoreError, asyncio.CancelledError) as error:
-            self._remember(*lease.held)
+            self._remember(*lease.held, may_land=isinstance(error, StoreError))
             if isinstance(error, asyncio.CancelledError):
                 raise
 
@@ -275,6 +289,7 @@ class Residents:
                 self._mailboxes.pop(mailbox.key, None)
         self._idle.clear()
         self._unreleased.clear()
+        self._landing.clear()
 
     # --- letting go --------------------------------------------------------------------------------------------
 
@@ -288,11 +303,15 @@ class Residents:
                     await self._release_left()
                 except StoreError as error:
                     _log.warning("node %s: %s", self._label, error)
+                except NodeStoppedError:  # about to be cancelled
+                    return
                 self._let_go(group, self._surplus(), "evicted")
                 self._let_go(group, self._expired(), "idle")
 
     async def _pause(self) -> None:
-        seconds = min(self._membership.beat_seconds, max(self._idle_seconds / 4, 0.05))
+        seconds = self._membership.beat_seconds
+        if self._idle_seconds:  # else whoever becomes idle wakes it
+            seconds = min(seconds, max(self._idle_seconds / 4, 0.05))
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -301,13 +320,20 @@ class Residents:
         self._wake.clear()
 
     async def _release_left(self) -> None:
-        if self._unreleased:
-            left, self._unreleased = self._unreleased, []
-            try:
-                await finish(self._store.release(left))
-            except StoreError:
-                self._unreleased += left
-                raise
+        now = self._membership.clock()
+        left, self._unreleased = self._unreleased, []
+        if now >= self._landing_due:
+            left += self._landing
+            self._landing = []
+            self._landing_due = now + self._membership.beat_seconds
+        if not left:
+            return
+        try:
+            await finish(self._store.release([held for _, held in left]))
+        except BaseException:
+            self._unreleased += left
+            raise
+        self._landing += [(until, held) for until, held in left if until > now]
 
     def _surplus(self) -> list[Mailbox]:
         surplus = max(0, len(self._mailboxes) - self._max_active)

@@ -16,11 +16,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import orjson
-
-from lazymig import _version
+from lazymig import _rows
 from lazymig._records import ActorKey, AppliedSet, Claim, Held, Stamp, StoredActor
-from lazymig.errors import CorruptStateError, InvalidVersionError, LeaseLostError
+from lazymig.errors import CorruptStateError, LeaseLostError
 
 if TYPE_CHECKING:
     from lazymig._records import Commit, Fence, NodeRecord
@@ -30,10 +28,7 @@ T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
 Operation = Generator[tuple[str, Mapping[str, Any]], Rows, T]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_FLOOR_MARK = "<="
-"""Before the first version of a stored applied set: it counts as every version up to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +87,8 @@ class Connection(Protocol):
         """Take that back, after the node was removed."""
         ...
 
-    def is_dead(self, node_id: str) -> bool:
-        """Tell whether a node is gone for certain, whatever its heartbeat says."""
+    def is_dead(self, node_id: str) -> bool | None:
+        """Tell whether a node is gone for certain, whatever its heartbeat says; None if it may just be removed."""
         ...
 
     def open_pulse(self) -> Pulse:
@@ -145,10 +140,10 @@ class SqlStore:
         return self._connection.open_pulse()
 
     async def claim(self, key: ActorKey, fence: Fence) -> Claim | Held:
-        """See `Store.claim`; one trip, a second one only to take over from a node proved dead."""
+        """See `Store.claim`; one trip, a second one only to take over from a node proved dead, or removed meanwhile."""
         found = await self._learning(partial(self._claim, key, fence, None))
-        if isinstance(found, Held) and self._connection.is_dead(found.owner):
-            return await self._learning(partial(self._claim, key, fence, found.owner))
+        if isinstance(found, Held) and (is_dead := self._connection.is_dead(found.owner)) is not False:
+            return await self._learning(partial(self._claim, key, fence, found.owner if is_dead else None))
         return found
 
     async def commit(self, commit: Commit) -> int:
@@ -174,7 +169,7 @@ class SqlStore:
     async def types(self) -> Sequence[str]:
         """See `Store.types`."""
         rows = await self._connection.run(partial(_select, self._sql.types), writes=False)
-        return [name for (name,) in rows]
+        return [_rows.read_type(name) for (name,) in rows]
 
     async def insert(self, actor_type: str, state: str, rows: Sequence[tuple[str, bytes]]) -> frozenset[str]:
         """See `Store.insert`."""
@@ -192,7 +187,7 @@ class SqlStore:
 
     def _nodes(self) -> Operation[list[str]]:
         rows = yield self._sql.nodes, {}
-        return [node for (node,) in rows]
+        return _rows.read_nodes(rows)
 
     def _register(self, node: NodeRecord, gone: Sequence[str]) -> Operation[None]:
         for other in gone:
@@ -213,12 +208,11 @@ class SqlStore:
             held = yield self._sql.holder, actor | {"node": fence.node}
             if not held:
                 raise LeaseLostError(key)
-            return Held(held[0][0])
+            return Held(_rows.read_holder(key, held[0][0]))
         revision, *stamp = rows[0]
-        states = (yield self._sql.states, actor) if revision else []
-        read = yield from lineage.stamp(key, *stamp)
-        revision = _read_revision(key, revision)
-        found = StoredActor(key, revision, read, _states(key, states), fence.node, fence.number)
+        states = yield self._sql.states, actor
+        row = (revision, fence.node, fence.number, *stamp)
+        found = yield from self._actor(key, row, states, lineage)
         return Claim(fence, found, datetime.now(UTC))
 
     def _commit(self, commit: Commit, lineage: _Lineage) -> Operation[int]:
@@ -248,27 +242,32 @@ class SqlStore:
         rows = yield self._sql.read, actor
         if not rows:
             return None
-        revision, owner, number, *stamp = rows[0]
         states = yield self._sql.states, actor
+        found = yield from self._actor(key, rows[0], states, lineage)
+        return found if found.revision else None
+
+    def _actor(self, key: ActorKey, row: tuple[Any, ...], states: Rows, lineage: _Lineage) -> Operation[StoredActor]:
+        revision, owner, number, *stamp = row
+        revision = _rows.read_count(key, "revision", revision)
+        number = _rows.read_count(key, "lock's number", number)
         read = yield from lineage.stamp(key, *stamp)
-        return StoredActor(key, _read_revision(key, revision), read, _states(key, states), owner, number)
+        of_actor = _rows.read_states(key, revision, states)
+        return StoredActor(key, revision, read, of_actor, _rows.read_owner(key, owner), number)
 
     def _scan(self, actor_type: str, after: str, limit: int, lineage: _Lineage) -> Operation[list[StoredActor]]:
         page = {"type": actor_type, "after": after, "limit": limit}
         actors = yield self._sql.scan, page
         if not actors:
             return []
-        states: dict[str, Rows] = {actor_id: [] for actor_id, *_ in actors}
-        rows = yield self._sql.scan_states, {"type": actor_type, "after": after, "last": actors[-1][0]}
+        keys = [_rows.read_key(actor_type, actor_id) for actor_id, *_ in actors]
+        states: dict[str, Rows] = {key.id: [] for key in keys}
+        rows = yield self._sql.scan_states, {"type": actor_type, "after": after, "last": keys[-1].id}
         for actor_id, name, data in rows:
             if actor_id in states:
                 states[actor_id].append((name, data))
         found = []
-        for actor_id, revision, owner, number, *stamp in actors:
-            key = ActorKey(actor_type, actor_id)
-            read = yield from lineage.stamp(key, *stamp)
-            of_actor = _states(key, states[actor_id])
-            found.append(StoredActor(key, _read_revision(key, revision), read, of_actor, owner, number))
+        for key, (_, *row) in zip(keys, actors, strict=True):
+            found.append((yield from self._actor(key, tuple(row), states[key.id], lineage)))
         return found
 
     def _census(self, actor_type: str, lineage: _Lineage) -> Operation[dict[AppliedSet | None, int]]:
@@ -303,25 +302,24 @@ class _Lineage:
             known = self._sets.setdefault(number, applied)
             self._ids[actor_type, known] = number
 
-    def get(self, key: ActorKey | None, number: object) -> Operation[AppliedSet]:
-        if isinstance(number, int):
-            if number in self._sets:
-                return self._sets[number]
-            if number in self._learned:
-                return self._learned[number][1]
-        rows = yield self._sql.lineage, {"lineage": number}
+    def get(self, key: ActorKey | None, number: Any) -> Operation[AppliedSet]:
+        if number in self._sets:
+            return self._sets[number]
+        if number in self._learned:
+            return self._learned[number][1]
+        rows = (yield self._sql.lineage, {"lineage": number}) if isinstance(number, int) else []
         if not rows:
             raise CorruptStateError(key, f"its migration-info names the unknown lineage {number!r}")
         actor_type, text = rows[0]
-        applied = _read_set(key, text)
-        self._learned[int(str(number))] = (actor_type, applied)
+        applied = _rows.read_set(key, text)
+        self._learned[number] = (actor_type, applied)
         return applied
 
     def _id(self, actor_type: str, applied: AppliedSet) -> Operation[int]:
         known = self._ids.get((actor_type, applied))
         if known is not None:
             return known
-        named = {"type": actor_type, "applied": _write_set(applied)}
+        named = {"type": actor_type, "applied": _rows.write_set(applied)}
         rows = yield self._sql.find_lineage, named
         if not rows:
             rows = yield self._sql.add_lineage, named
@@ -330,15 +328,15 @@ class _Lineage:
         return number
 
     def stamp(self, key: ActorKey, applied: object, writer: object, migrated_at: object) -> Operation[Stamp | None]:
-        if applied is None:
+        if applied is None and writer is None and migrated_at is None:
             return None
         read = yield from self.get(key, applied)
-        return Stamp(read, (yield from self.get(key, writer)), _read_time(key, migrated_at))
+        return Stamp(read, (yield from self.get(key, writer)), _rows.read_time(key, migrated_at))
 
     def columns(self, actor_type: str, stamp: Stamp | None) -> Operation[dict[str, int | None]]:
         if stamp is None:
             return {"version": None, "lineage": None, "written_by": None, "migrated_at": None}
-        time = None if stamp.migrated_at is None else (stamp.migrated_at - _EPOCH) // _MICROSECOND
+        time = None if stamp.migrated_at is None else (stamp.migrated_at - _rows.EPOCH) // _MICROSECOND
         return {
             "version": stamp.applied.highest,
             "lineage": (yield from self._id(actor_type, stamp.applied)),
@@ -349,48 +347,3 @@ class _Lineage:
 
 def _select(statement: str) -> Operation[Rows]:
     return (yield statement, {})
-
-
-def _states(key: ActorKey, rows: Rows) -> dict[str, bytes]:
-    states: dict[str, bytes] = {}
-    for name, data in rows:
-        if not isinstance(data, (bytes, str)):
-            raise CorruptStateError(key, f"its state {name!r} is stored as {type(data).__name__} instead of bytes")
-        states[name] = data.encode() if isinstance(data, str) else data
-    return states
-
-
-def _read_time(key: ActorKey, microseconds: Any) -> datetime | None:
-    if microseconds is None:
-        return None
-    try:
-        time: datetime = _EPOCH + timedelta(microseconds=microseconds)
-    except (TypeError, ValueError, OverflowError):
-        raise CorruptStateError(key, f"its time of migration is {microseconds!r}") from None
-    return time
-
-
-def _read_revision(key: ActorKey, revision: object) -> int:
-    if not isinstance(revision, int):
-        raise CorruptStateError(key, f"its revision is {revision!r}")
-    return revision
-
-
-def _write_set(applied: AppliedSet) -> str:
-    names = [str(version) for version in applied.versions]
-    if applied.floor:
-        names[0] = _FLOOR_MARK + names[0]
-    return orjson.dumps(names).decode()
-
-
-def _read_set(key: ActorKey | None, text: object) -> AppliedSet:
-    try:
-        names = orjson.loads(text)  # type: ignore[arg-type]  # anything but text is refused below
-        if not isinstance(names, list):
-            raise TypeError(f"a {type(names).__name__} instead of a list")
-        floor = 0
-        if names and names[0].startswith(_FLOOR_MARK):
-            floor = _version.pack(_version.parse(names.pop(0).removeprefix(_FLOOR_MARK)))
-        return AppliedSet((_version.pack(_version.parse(name)) for name in names), floor)
-    except (ValueError, TypeError, AttributeError, InvalidVersionError) as error:
-        raise CorruptStateError(key, f"its migration-info is unreadable ({error})") from error

@@ -79,19 +79,23 @@ DIALECT = Dialect(
         SELECT revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
             lineage, written_by, migrated_at
         FROM actor LEFT JOIN node ON node.incarnation = actor.owner
-        WHERE type = :type AND id = :id AND revision > 0
+        WHERE type = :type AND id = :id
     """,
     scan="""
         SELECT id, revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
             lineage, written_by, migrated_at
         FROM actor LEFT JOIN node ON node.incarnation = actor.owner
-        WHERE type = :type AND id > :after AND revision > 0 ORDER BY id LIMIT :limit
+        WHERE type = :type AND id > :after AND (
+            revision <> 0 OR EXISTS (SELECT 1 FROM state WHERE state.type = actor.type AND state.id = actor.id)
+        )
+        ORDER BY id LIMIT :limit
     """,
     scan_states="SELECT id, name, value FROM state WHERE type = :type AND id > :after AND id <= :last",
-    census="SELECT lineage, COUNT(*) FROM actor WHERE type = :type AND revision > 0 GROUP BY lineage",
-    types="SELECT DISTINCT type FROM actor WHERE revision > 0 ORDER BY type",
+    census="SELECT lineage, COUNT(*) FROM actor WHERE type = :type AND revision <> 0 GROUP BY lineage",
+    types="SELECT DISTINCT type FROM actor WHERE revision <> 0 ORDER BY type",
     insert_actor="""
-        INSERT INTO actor (type, id, revision) VALUES (:type, :id, 1)
+        INSERT INTO actor (type, id, revision)
+        SELECT :type, :id, 1 WHERE NOT EXISTS (SELECT 1 FROM state WHERE type = :type AND id = :id)
         ON CONFLICT (type, id) DO UPDATE SET revision = 1 WHERE revision = 0
         RETURNING revision
     """,

@@ -76,7 +76,7 @@ class Typed(Generic[T]):
         return typed, carried
 
     def encode(self, value: Any, carried: Carried | None, subject: str) -> Any:
-        """Return the JSON value, with the undeclared fields it carries.
+        """Return the JSON value, with the undeclared fields it carries; msgspec leaves tuples in it.
 
         Raises:
             InvalidValueError: It doesn't fit the type, so it could not be loaded again.
@@ -179,7 +179,7 @@ def _collect(value: Any, raw: Any, carried: Carried, *, is_root: bool = False) -
 
 def _restore(value: Any, plain: Any, carried: Carried, undeclared: Mapping[str, Any] | None = None) -> None:
     """Put back into ``plain``, made of ``value``, what its objects carry."""
-    if isinstance(plain, list) and isinstance(value, (list, tuple)):
+    if isinstance(plain, (list, tuple)) and isinstance(value, (list, tuple)):
         for item, plain_item in zip(value, plain, strict=False):
             _restore(item, plain_item, carried)
         return

@@ -364,7 +364,7 @@ class Activation:
                 f"Use that."
             )
         if state.is_loaded:
-            return state.value
+            return state.fill(None, default, as_json=True) if state.is_empty else state.value
         lease = self._lease
         return state.fill(None if lease is None else lease.states.get(state.name), default, as_json=True)
 

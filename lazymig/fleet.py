@@ -18,14 +18,18 @@ import logging
 import secrets
 import threading
 import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lazymig._records import Fence, NodeRecord
 from lazymig.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lazymig.store import Pulse, Store
 
@@ -38,44 +42,50 @@ BEATS_PER_LEASE = 4
 """How many heartbeats are sent in a lease time, so that one or two may fail."""
 
 
+class Heart(Protocol):
+    """Sends the heartbeats of one incarnation until it is stopped."""
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    async def stop(self) -> None:
+        """End; returns when the last heartbeat's outcome is known."""
+        ...
+
+
 class Membership:
-    """One registered node.
+    """One registered node, on the machine that `on_machine` names where it is made.
 
     Args:
         store: Where it registers.
         label: For people.
         build: Name of the release it runs, or None.
         lease_seconds: How long it counts as alive after a heartbeat.
-        clock: Seconds of this machine's monotonic clock.
 
     Attributes:
         node_id: The incarnation; drawn anew by `join`, "" while the node is not registered.
-        clock: As given.
+        clock: Seconds of the machine's monotonic clock.
+        lease_seconds: As given.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        label: str,
-        build: str | None,
-        lease_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, store: Store, label: str, build: str | None, lease_seconds: float) -> None:
         self._store = store
         self._label = label
         self._build = build
-        self._lease_seconds = lease_seconds
-        self.clock = clock
+        self.lease_seconds = lease_seconds
+        self._machine = _MACHINE.get()
+        self.clock = self._machine.clock
         self._numbers = count(1)
         self._acknowledged = float("-inf")
         self._is_denied = False
-        self._heart: _Heart | None = None
+        self._heart: Heart | None = None
         self.node_id = ""
 
     @property
     def is_fresh(self) -> bool:
         """Whether an action may begin: nobody else can have taken this node's actors."""
-        return not self._is_denied and self.clock() - self._acknowledged < self._lease_seconds
+        return not self._is_denied and self.clock() - self._acknowledged < self.lease_seconds
 
     def next_fence(self) -> Fence:
         """Return a fence that was never used."""
@@ -85,14 +95,14 @@ class Membership:
         """Register as a new incarnation, in place of the one before, and start the heartbeat."""
         await self._stop_heart()
         before = self.node_id or None
-        node_id = secrets.token_hex(8)
+        node_id = self._machine.draw()
         sent = self.clock()
-        await self._store.register(NodeRecord(node_id, self._label, self._build, self._lease_seconds), replaces=before)
+        await self._store.register(NodeRecord(node_id, self._label, self._build, self.lease_seconds), replaces=before)
         self.node_id = node_id
         self._numbers = count(1)
         self._acknowledged = sent
         self._is_denied = False
-        self._heart = _Heart(self, self._store, asyncio.get_running_loop())
+        self._heart = self._machine.heart(self, self._store)
         self._heart.start()
 
     async def leave(self) -> None:
@@ -120,63 +130,124 @@ class Membership:
     @property
     def beat_seconds(self) -> float:
         """Seconds between heartbeats."""
-        return self._lease_seconds / BEATS_PER_LEASE
+        return self.lease_seconds / BEATS_PER_LEASE
 
     async def _stop_heart(self) -> None:
         heart, self._heart = self._heart, None
         if heart is not None:
-            heart.stop()
-            await asyncio.to_thread(heart.join)
+            await heart.stop()
 
 
-class _Heart(threading.Thread):
-    """Sends the heartbeats of one incarnation."""
+class Beats:
+    """What a heart does for one incarnation, wherever it runs.
 
-    def __init__(self, membership: Membership, store: Store, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(name=f"lazymig-heart-{membership.node_id}", daemon=True)
+    The event loop is silent when it did not call `note_answer` for that long: then it must not look alive.
+    """
+
+    def __init__(self, membership: Membership, store: Store, silence_seconds: float = LOOP_SILENCE_SECONDS) -> None:
+        self.node_id = membership.node_id
+        self._silence_seconds = silence_seconds
         self._membership = membership
-        self._node_id = membership.node_id
-        self._interval = min(membership.beat_seconds, threading.TIMEOUT_MAX)
         self._store = store
-        self._loop = loop
         self._answered = membership.clock()
-        self._stopped = threading.Event()
         self._pulse: Pulse | None = None
 
-    def stop(self) -> None:
-        """End it soon."""
-        self._stopped.set()
+    @property
+    def is_silent(self) -> bool:
+        """Whether the event loop is to be taken for dead."""
+        return self._membership.clock() - self._answered >= self._silence_seconds
 
-    def run(self) -> None:
-        """Beat until stopped, or until the event loop is closed."""
-        try:
-            while not self._stopped.wait(self._interval) and self._ask_loop():
-                if self._membership.clock() - self._answered < LOOP_SILENCE_SECONDS:
-                    self._beat()
-        finally:
-            if self._pulse is not None:
-                self._pulse.close()
-
-    def _ask_loop(self) -> bool:
-        try:
-            self._loop.call_soon_threadsafe(self._note_answer)
-        except RuntimeError:  # the loop is closed
-            return False
-        return True
-
-    def _note_answer(self) -> None:
+    def note_answer(self) -> None:
+        """Note that the event loop turns."""
         self._answered = self._membership.clock()
 
-    def _beat(self) -> None:
+    def send(self) -> Callable[[], None]:
+        """Send a heartbeat; return what notes its outcome."""
         sent = self._membership.clock()
         try:
             if self._pulse is None:
                 self._pulse = self._store.open_pulse()
-            is_known = self._pulse.beat(self._node_id)
+            is_known = self._pulse.beat(self.node_id)
         except StoreError as error:
-            _log.warning("heartbeat of node %s failed: %s", self._node_id, error)
-            return
+            _log.warning("heartbeat of node %s failed: %s", self.node_id, error)
+            return _nothing
         if is_known:
-            self._membership.acknowledge(self._node_id, sent)
-        else:
-            self._membership.deny(self._node_id)
+            return partial(self._membership.acknowledge, self.node_id, sent)
+        return partial(self._membership.deny, self.node_id)
+
+    def close(self) -> None:
+        """Free what they hold; from the thread that sent them."""
+        if self._pulse is not None:
+            self._pulse.close()
+
+
+class ThreadHeart:
+    """Beats on a thread of its own; see the rules above."""
+
+    def __init__(self, membership: Membership, store: Store, silence_seconds: float = LOOP_SILENCE_SECONDS) -> None:
+        self._beats = Beats(membership, store, silence_seconds)
+        self._interval = min(membership.beat_seconds, threading.TIMEOUT_MAX)
+        self._loop = asyncio.get_running_loop()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"lazymig-heart-{membership.node_id}", daemon=True)
+
+    def start(self) -> None:
+        """See `Heart.start`."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """See `Heart.stop`."""
+        self._stopped.set()
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        """Beat until stopped, or until the event loop is closed."""
+        try:
+            while not self._stopped.wait(self._interval) and self._ask_loop():
+                if not self._beats.is_silent:
+                    self._beats.send()()
+        finally:
+            self._beats.close()
+
+    def _ask_loop(self) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(self._beats.note_answer)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+
+def _nothing() -> None:
+    pass
+
+
+def _draw() -> str:
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a node takes from the machine it runs on; a simulation gives it another one.
+
+    Attributes:
+        clock: Seconds of a clock that never goes back, as fast as the store's.
+        draw: Returns a name that no incarnation ever had.
+        heart: Makes what sends the heartbeats of the membership's incarnation.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    draw: Callable[[], str] = _draw
+    heart: Callable[[Membership, Store], Heart] = ThreadHeart
+
+
+_MACHINE: ContextVar[Machine] = ContextVar("lazymig_machine", default=Machine())  # noqa: B039  (frozen)
+
+
+@contextmanager
+def on_machine(machine: Machine) -> Iterator[None]:
+    """Let the nodes made within the block run on this machine."""
+    token = _MACHINE.set(machine)
+    try:
+        yield
+    finally:
+        _MACHINE.reset(token)

@@ -1,11 +1,13 @@
-"""SQLite: opening and laying out a file, and a connection on aiosqlite's thread.
+"""SQLite: opening and laying out a file, a connection for the store's operations, and one for heartbeats.
 
 Rules:
 
-1. One connection, one thread, one writer: operations queue, each is one trip and one transaction.
+1. One connection, one writer: operations queue, each is one trip and one transaction (see `lazymig._sqlite_drivers`).
 2. Commits are synced to disk (``synchronous=FULL``) unless the URL says otherwise; claims, releases and heartbeats are
    not, because a lock need not survive a power failure. In WAL mode a later sync covers what was written before it.
-3. Writing transactions begin IMMEDIATE: one that begins as a reader and then writes can't wait for its turn.
+3. After a failed sync that SQLite tells of, the connection writes the log anew before its next operation that writes
+   (see `Syncing`). Until then heartbeats and other processes may append to it, and syncs that fail in SQLite's
+   automatic checkpoints are not told.
 4. The layout is looked at before anything is changed: a newer one, or another program's file, is left untouched.
 5. Heartbeats are measured by the machine's monotonic clock, which all its processes share and no clock step moves;
    one from before a reboot lies in the future and counts as dead.
@@ -13,18 +15,17 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
+import os
 import sqlite3
 import time
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import aiosqlite
+from typing import TYPE_CHECKING, TypeVar
 
 from lazymig._presence import Presence
 from lazymig._sql import SqlStore
+from lazymig._sqlite_drivers import BUSY_SECONDS, PRIMARY_CODE, RETRY_SECONDS, Inline, Thread, connect, is_busy, steps
 from lazymig._sqlite_sql import APPLICATION_ID, DIALECT, LAYOUTS
 from lazymig.errors import (
     StoreClosedError,
@@ -38,27 +39,29 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from lazymig._sql import Operation
+    from lazymig._sqlite_drivers import Driver, Steps
 
 T = TypeVar("T")
 
-BUSY_SECONDS = 5.0
-"""How long a statement waits for another process's transaction."""
-
-PULSE_BUSY_SECONDS = 0.25
-"""The same for a heartbeat: it counts from when it was sent, so it is better sent anew than sent late."""
-
-SWITCH_RETRY_SECONDS = 0.005
-"""How soon a refused switch to the write-ahead log is tried again."""
-
 _READ_ONLY = frozenset({sqlite3.SQLITE_READONLY})
 _UNREADABLE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
-_PRIMARY_CODE = 0xFF
-"""SQLite's extended error codes carry the primary one in their lowest byte."""
+_UNSYNCED = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
+"""The transaction is in the log by then. It counts as rolled back, and is overwritten by the next one; but if no
+next one comes, whoever opens the file after this process (or the machine) has ended finds it committed."""
+
+_PIECE_BYTES = 1 << 20
+"""How much of a log is in memory at once while it is rewritten: logs can grow large."""
 
 
 def translate(error: sqlite3.Error, name: str) -> StoreError:
     """Return what a driver's error means to a user."""
-    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+    extended = getattr(error, "sqlite_errorcode", 0)
+    if extended in _UNSYNCED:
+        return StoreUnavailableError(
+            f"{name} was not synced to disk ({error}). Check the disk and try again; if this process ends before that, "
+            f"what was to be stored may be stored."
+        )
+    code = extended & PRIMARY_CODE
     if code in _READ_ONLY:
         return StoreReadOnlyError(
             f"{name} can't be written ({error}). Give this process the right to write file and folder."
@@ -81,30 +84,64 @@ def translating(name: str) -> Iterator[None]:
         raise translate(error, name) from error
 
 
-def connect(path: Path, mode: str, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
-    """Open a connection in autocommit mode: transactions are begun by name."""
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=busy_seconds, check_same_thread=False)
+class Syncing:
+    """Drives the operations of one connection, each synced to disk or not.
 
+    Args:
+        rewrite_log: Writes the write-ahead log's bytes over themselves and syncs them (see `rewrite`).
+        is_full: Whether those that must survive a crash of the machine are synced at once.
+    """
 
-def drive(connection: sqlite3.Connection, operation: Operation[T], *, writes: bool) -> T:
-    """Run one operation in one transaction; it is rolled back if anything raises."""
-    connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-    try:
-        rows: list[Any] | None = None
-        while True:
-            try:
-                statement, parameters = operation.send(rows)  # type: ignore[arg-type]  # a generator starts with None
-            except StopIteration as end:
-                found: T = end.value
-                break
-            rows = connection.execute(statement, parameters).fetchall()
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
+    def __init__(self, rewrite_log: Callable[[], None], *, is_full: bool) -> None:
+        self._rewrite_log = rewrite_log
+        self._is_full = is_full
+        self._is_on: bool | None = None
+        self._has_gap = False
+
+    def steps(
+        self, operation: Callable[[], Operation[T]], connection: sqlite3.Connection, *, writes: bool, durable: bool
+    ) -> Steps[T]:
+        """See `Connection.run`."""
+        if self._has_gap and writes:
+            self._mend_log(connection)
+        if writes and (syncs := durable and self._is_full) != self._is_on:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if syncs else 'NORMAL'}")
+            self._is_on = syncs
+        try:
+            return (yield from steps(connection, operation(), writes=writes))
+        except sqlite3.Error as error:
+            self._has_gap |= getattr(error, "sqlite_errorcode", 0) in _UNSYNCED
+            raise
+
+    def _mend_log(self, connection: sqlite3.Connection) -> None:
+        """Write the log anew after a failed sync, which leaves a gap in it: Linux forgets to write what it could not.
+
+        After a power failure nothing behind the gap is read, and a database into which the log was half copied could
+        not be mended from it; so this comes before any checkpoint. The write lock keeps others from appending.
+        """
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._rewrite_log()
+        except OSError as error:
+            unsynced = sqlite3.OperationalError(f"the log can't be written anew: {error}")
+            unsynced.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            unsynced.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+            raise unsynced from error
+        finally:
             connection.execute("ROLLBACK")
-        raise
-    return found
+        self._has_gap = False
+
+
+def rewrite(path: Path) -> None:
+    """Write a file's bytes over themselves and sync them, because after a failed sync none counts as unwritten.
+
+    A power failure meanwhile changes nothing that was on the disk. The descriptor is closed with no harm to SQLite:
+    its POSIX locks are on the database and on ``-shm``, never on ``-wal``.
+    """
+    with path.open("r+b", buffering=0) as file:
+        while piece := os.pread(file.fileno(), _PIECE_BYTES, file.tell()):
+            file.write(piece)
+        os.fsync(file.fileno())
 
 
 def lay_out(connection: sqlite3.Connection, name: str, *, create: bool = True) -> None:
@@ -142,9 +179,9 @@ def _write_ahead(connection: sqlite3.Connection) -> str:
         try:
             return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if not is_busy(error) or time.monotonic() > deadline:
                 raise
-            time.sleep(SWITCH_RETRY_SECONDS)
+            time.sleep(RETRY_SECONDS)
 
 
 _LAYOUT = "SELECT * FROM pragma_application_id, pragma_user_version, (SELECT COUNT(*) FROM sqlite_master)"
@@ -163,26 +200,14 @@ def _layout_of(connection: sqlite3.Connection, name: str) -> int:
     return int(version)
 
 
-class _Connection(aiosqlite.Connection):
-    """aiosqlite has no public way to run a function on its thread; this is the one place that uses the private one."""
-
-    async def on_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        result: T = await self._execute(function, self._conn, *arguments)  # type: ignore[no-untyped-call]  # theirs
-        return result
-
-    async def ended(self) -> None:
-        """Wait for the thread's end, after a failed start: it reports to the event loop, which must not be gone."""
-        await asyncio.to_thread(self._thread.join)
-
-
 class SQLitePulse:
     """Heartbeats on a connection of their own, so that neither a busy loop nor a busy store delays them."""
 
-    def __init__(self, path: Path, name: str, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path, name: str, clock: Callable[[], float], busy_seconds: float) -> None:
         self._name = name
         self._clock = clock
         with translating(name):
-            self._connection = connect(path, "rw", PULSE_BUSY_SECONDS)
+            self._connection = connect(path, "rw", busy_seconds)
             self._connection.execute("PRAGMA synchronous = NORMAL")
 
     def beat(self, node_id: str) -> bool:
@@ -196,25 +221,23 @@ class SQLitePulse:
 
 
 class SQLiteConnection:
-    """Drives operations on aiosqlite's thread; the `Connection` of a SQLite store.
+    """The `Connection` of a SQLite store.
 
     Attributes:
         name: The store's URL.
-        trips: How many operations were handed to the thread.
+        trips: How many operations were begun.
         commits: How many of them were durable.
+        driver: Where they run.
     """
 
-    def __init__(
-        self, connection: _Connection, path: Path, name: str, *, is_full: bool, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, driver: Driver, path: Path, name: str, *, is_full: bool, clock: Callable[[], float]) -> None:
         self.name = name
         self.trips = 0
         self.commits = 0
         self.now = clock
-        self._connection = connection
+        self.driver = driver
         self._path = path
-        self._is_full = is_full
-        self._is_syncing: bool | None = None
+        self._syncing = Syncing(partial(rewrite, path.with_name(f"{path.name}-wal")), is_full=is_full)
         self._is_closed = False
         self._presence = Presence(path.with_name(f"{path.name}-nodes"))
 
@@ -225,15 +248,7 @@ class SQLiteConnection:
         self.trips += 1
         self.commits += durable
         with translating(self.name):
-            return await self._connection.on_thread(partial(self._run, writes=writes, durable=durable), operation)
-
-    def _run(
-        self, connection: sqlite3.Connection, operation: Callable[[], Operation[T]], *, writes: bool, durable: bool
-    ) -> T:
-        if writes and (syncs := durable and self._is_full) != self._is_syncing:
-            connection.execute(f"PRAGMA synchronous = {'FULL' if syncs else 'NORMAL'}")
-            self._is_syncing = syncs
-        return drive(connection, operation(), writes=writes)
+            return await self.driver.walk(partial(self._syncing.steps, operation, writes=writes, durable=durable))
 
     def enter(self, node_id: str) -> None:
         """Take the node's file lock."""
@@ -249,26 +264,31 @@ class SQLiteConnection:
         self._presence.leave(node_id)
         self._presence.forget(node_id)
 
-    def is_dead(self, node_id: str) -> bool:
-        """Tell whether the node's file lock is free."""
+    def is_dead(self, node_id: str) -> bool | None:
+        """Tell whether the node's file lock is free; None if there is no such file."""
         return self._presence.is_dead(node_id)
 
     def open_pulse(self) -> SQLitePulse:
         """See `Store.open_pulse`."""
-        return SQLitePulse(self._path, self.name, self.now)
+        return SQLitePulse(self._path, self.name, self.now, self.driver.pulse_busy_seconds)
 
     async def close(self) -> None:
         """Finish what is queued, close the file, give the file locks up."""
         self._is_closed = True
         try:
-            await self._connection.close()
+            await self.driver.close()
         finally:
             self._presence.close()
 
 
 @asynccontextmanager
 async def open_sqlite(
-    path: Path, *, synchronous: str = "full", create: bool = True, clock: Callable[[], float] = time.monotonic
+    path: Path,
+    *,
+    synchronous: str = "full",
+    create: bool = True,
+    clock: Callable[[], float] = time.monotonic,
+    inline: bool = False,
 ) -> AsyncIterator[SqlStore]:
     """Open the store in a SQLite file, made if it isn't there.
 
@@ -277,22 +297,20 @@ async def open_sqlite(
         synchronous: "full", or "normal": a power failure may lose the last commits, never tear one.
         create: Whether a missing file is made.
         clock: Seconds of a clock that all processes on the file share and that never goes back.
+        inline: Whether statements run on the event loop's thread: for deterministic schedulers.
 
     Raises:
         StoreError: It can't be opened, or is no store of this release; the file was not touched then.
     """
     name, path = _name_and_place(path)
-    connection = _Connection(partial(connect, path, "rwc" if create else "rw"), iter_chunk_size=64)
+    opening = partial(connect, path, "rwc" if create else "rw")
+    driver: Driver = Inline(partial(opening, busy_seconds=0.0)) if inline else Thread(opening, iter_chunk_size=64)
+    with translating(name):
+        await driver.open()
+    opened = SQLiteConnection(driver, path, name, is_full=synchronous == "full", clock=clock)
     try:
         with translating(name):
-            await connection
-    except BaseException:
-        await connection.ended()
-        raise
-    opened = SQLiteConnection(connection, path, name, is_full=synchronous == "full", clock=clock)
-    try:
-        with translating(name):
-            await connection.on_thread(partial(lay_out, name=name, create=create))
+            await driver.call(partial(lay_out, name=name, create=create))
         yield SqlStore(DIALECT, opened)
     finally:
         await opened.close()

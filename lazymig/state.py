@@ -143,6 +143,11 @@ class State(Generic[T]):
         """Whether it has a value to use."""
         return self._is_loaded
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no value, not even null: a default holds."""
+        return not self._has_value
+
     def check_loaded(self) -> None:
         """Refuse the use of a value that isn't there."""
         if not self._is_loaded:
@@ -197,10 +202,9 @@ class State(Generic[T]):
         """
         if not self._has_value:
             return None
-        value: Any = self._value
-        if self._typed is not None:
-            value = self._typed.encode(value, self._carried, self.subject)
-        return codec.encode(value, self.subject)
+        if self._typed is None:
+            return codec.encode(self._value, self.subject)
+        return codec.encode_typed(self._typed.encode(self._value, self._carried, self.subject), self.subject)
 
     def encoded_result(self, steps: Sequence[Migration]) -> bytes | None:
         """Return what a chain of migrations left here as bytes, None if nothing.
@@ -237,5 +241,5 @@ class State(Generic[T]):
         if self._typed is None or (as_json and isinstance(default, (dict, list))):
             return deepcopy(default)  # a migration's default has the shape of its time, not the type's
         if as_json:
-            return self._typed.encode(default, None, self.subject)
+            return codec.as_lists(self._typed.encode(default, None, self.subject))
         return self._typed.copy(default, self._activation.key, self.name)

@@ -130,7 +130,7 @@ async def import_json_lines(  # noqa: PLR0913  (those of import_states, and two 
     """Import JSON lines, as `import_states` does; positions are line numbers.
 
     A line is one JSON object in UTF-8. A byte order mark before the first is passed over, and so are blank lines. What
-    can't be kept is rejected: a number beyond 64 bits, and whatever is no object, has no id, or has no value.
+    can't be kept is rejected: a number beyond 64 bits, a key twice, and whatever is no object, has no id or no value.
 
     Args:
         store: Where to.
@@ -321,7 +321,7 @@ async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
 
 
 def _read_line(text: bytes, id_field: str, value_field: str | None) -> tuple[str, Any]:
-    row = codec.decode_foreign(text)
+    row = codec.decode(text)
     if not isinstance(row, dict):
         raise ValueError(  # noqa: TRY004  (a fault of the data, not of a caller)
             f"the line is {_kind(row)}, not an object. Write one JSON object a line (jq -c '.[]' does for an array)."

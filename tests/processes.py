@@ -25,7 +25,18 @@ PATIENCE_SECONDS = 60.0
 """How long a message may take before a test fails; far above what a loaded machine needs."""
 
 _CONTEXT = get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["__main__", "pytest", "lazymig.sqlite", "lazymig.testing.releases", "suites.vehicles"])
+_CONTEXT.set_forkserver_preload(
+    [
+        "__main__",
+        "pytest",
+        "anyio._backends._asyncio",  # imported at its first use otherwise: 30 ms of each worker's life
+        "lazymig.sqlite",
+        "lazymig.testing.releases",
+        "suites.vehicles",
+        "tests.history_clients",
+        "tests.test_kills",
+    ]
+)
 
 
 class Line:
@@ -77,6 +88,11 @@ class Worker:
         """Its process id."""
         assert self._process.pid is not None
         return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """What it ended with: minus the signal that killed it; None while it runs."""
+        return self._process.exitcode
 
     def tell(self, message: object) -> None:
         """Send a message to the worker."""

@@ -159,12 +159,14 @@ def test_an_error_on_the_way_ends_the_document(project: Project) -> None:
     }
 
 
-def test_a_store_that_breaks_after_the_first_actors_ends_the_document_with_the_error(project: Project) -> None:
+def test_an_id_that_is_none_ends_the_document_with_the_error_after_the_actors_before_it(
+    project: Project,
+) -> None:
     project.store({f"z-{number}": 1 for number in range(10)})
     project.damage("UPDATE actor SET id = X'7A7A' WHERE id = 'z-9'")
     result = project.run("export", "Vehicle", "--json")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     document = json.loads(result.stdout)
-    assert [actor["id"] for actor in document["actors"]] == [*IDS[:3], *(f"z-{number}" for number in range(5))]
-    assert document["error"]["code"] == "invalid_key"
-    assert document["exported"] == 8
+    assert [actor["id"] for actor in document["actors"]] == [*IDS[:3], *(f"z-{number}" for number in range(9)), IDS[3]]
+    assert document["error"]["code"] == "corrupt_state"
+    assert document["exported"] == 13

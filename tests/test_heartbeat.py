@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lazymig import Activation, Actor, Node, Suite, action, fleet, open_store
+from lazymig import Activation, Actor, Node, Suite, action
 from lazymig._records import ActorKey, Claim, Fence, Held, NodeRecord
 from lazymig.errors import ActorLockedError, LeaseLostError, StoreUnavailableError
-from lazymig.fleet import Membership
+from lazymig.fleet import Machine, Membership, on_machine
 from lazymig.hooks import Event, NodeStarted
 from lazymig.memory import MemoryStore
 from lazymig.testing import Fault, FaultyStore, ManualClock
@@ -50,6 +48,11 @@ def counters() -> Suite:
     suite = Suite("counters")
     suite.actor_type("Counter", Counter)
     return suite
+
+
+def node_on(machine: Machine, store: Store, suites: list[Suite] | None = None, **options: Any) -> Node:
+    with on_machine(machine):
+        return patient(store, **options) if suites is None else Node(store, suites, **options)
 
 
 def patient(store: Store, **options: Any) -> Node:
@@ -160,9 +163,14 @@ async def test_heartbeat_finds_out_that_the_node_was_forgotten(store: Store) -> 
 # --- trust ---------------------------------------------------------------------------------------------------------
 
 
+def member(clock: ManualClock) -> Membership:
+    with on_machine(Machine(clock=clock)):
+        return Membership(MemoryStore(clock), "pod", None, 1000.0)
+
+
 async def test_trust_that_ran_out_never_comes_back_by_a_late_acknowledgement() -> None:
     clock = ManualClock()
-    membership = Membership(MemoryStore(clock), "pod", None, 1000.0, clock)
+    membership = member(clock)
     await membership.join()
     node_id, sent = membership.node_id, clock()
     clock.advance(999.0)
@@ -187,7 +195,7 @@ async def test_trust_that_ran_out_never_comes_back_by_a_late_acknowledgement() -
 
 async def test_trust_that_was_taken_away_never_comes_back_by_an_answer_on_its_way() -> None:
     clock = ManualClock()
-    membership = Membership(MemoryStore(clock), "pod", None, 1000.0, clock)
+    membership = member(clock)
     await membership.join()
 
     was_fresh = membership.is_fresh
@@ -200,7 +208,7 @@ async def test_trust_that_was_taken_away_never_comes_back_by_an_answer_on_its_wa
 
 async def test_trust_counts_from_when_a_heartbeat_was_sent() -> None:
     clock = ManualClock()
-    membership = Membership(MemoryStore(clock), "pod", None, 1000.0, clock)
+    membership = member(clock)
     await membership.join()
     sent = clock()
     clock.advance(900.0)
@@ -213,8 +221,7 @@ async def test_trust_counts_from_when_a_heartbeat_was_sent() -> None:
 async def test_action_begins_only_while_the_node_may_trust_itself() -> None:
     clock = ManualClock()
     store = MemoryStore(clock)
-    node = patient(store)
-    node._membership.clock = clock
+    node = node_on(Machine(clock=clock), store)
     async with node, patient(store) as other:
         await node.call("Counter", "a", "add", 1)
         before = node.node_id
@@ -258,8 +265,7 @@ async def test_node_that_stood_still_while_it_settled_a_commit_overwrites_nobody
     clock = ManualClock()
     memory = MemoryStore(clock)
     store = InterruptedStore(memory)
-    node = patient(store)
-    node._membership.clock = clock
+    node = node_on(Machine(clock=clock), store)
 
     async with node, patient(memory) as other:
 
@@ -305,92 +311,3 @@ async def test_lock_whose_settling_failed_half_way_is_given_up_in_the_end(store:
             if not gives_up:
                 await state.persist()
         assert await other.call("Counter", "a", "total") == (1 if gives_up else 2)
-
-
-# --- a blocked loop ------------------------------------------------------------------------------------------------
-
-
-class Thief:
-    """A thread with a node of its own that tries to get an actor."""
-
-    def __init__(self, url: str, wait_seconds: float) -> None:
-        self.outcome: object = None
-        self._url = url
-        self._wait_seconds = wait_seconds
-
-    def steal(self) -> None:
-        """Try it; blocks the caller until it has succeeded or failed."""
-        thread = threading.Thread(target=lambda: asyncio.run(self._steal()))
-        thread.start()
-        thread.join()
-
-    async def _steal(self) -> None:
-        async with open_store(self._url) as store, patient(store) as node:
-            try:
-                async with node.activate("Counter", "a", wait_seconds=self._wait_seconds) as activation:
-                    state = activation.state()
-                    await state.load()
-                    state.value = 1000
-                    await state.persist()
-                    self.outcome = "stolen"
-            except ActorLockedError as error:
-                self.outcome = error
-
-
-def blocking_suite(thief: Thief) -> Suite:
-    suite = Suite("counters")
-    counter = suite.actor_type("Counter")
-
-    @counter.migration("1.0.0")
-    def block(state: int, context: object) -> int:
-        thief.steal()
-        return state + 1
-
-    return suite
-
-
-async def test_heartbeat_goes_on_while_a_migration_blocks_the_loop(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/store.db"
-    thief = Thief(url, wait_seconds=1.2)
-    async with open_store(url) as store, Node(store, [blocking_suite(thief)], lease_seconds=0.4) as node:
-        await store.insert("Counter", "state", [("a", b"1")])
-        before = node.node_id
-        async with node.activate("Counter", "a") as activation:
-            assert await activation.state().migrate_and_load() == 2
-        assert isinstance(thief.outcome, ActorLockedError)
-        assert thief.outcome.owner == node.node_id == before
-
-
-async def test_heartbeat_stops_when_the_loop_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "LOOP_SILENCE_SECONDS", 0.2)
-    url = f"sqlite:///{tmp_path}/store.db"
-    thief = Thief(url, wait_seconds=30.0)
-    async with open_store(url) as store, Node(store, [blocking_suite(thief)], lease_seconds=0.4) as node:
-        await store.insert("Counter", "state", [("a", b"1")])
-        async with node.activate("Counter", "a") as activation:
-            with pytest.raises(LeaseLostError):
-                await activation.state().migrate_and_load()
-        record = await node.inspect("Counter", "a")
-    assert thief.outcome == "stolen"
-    assert record is not None
-    assert (record.info, record.states) == (None, {"state": 1000})
-
-
-async def test_failing_heartbeats_are_sent_again(store: Store) -> None:
-    beats = threading.Semaphore(0)
-
-    class Stuttering(FaultyStore):
-        failures = 2
-
-        def open_pulse(self) -> Any:
-            if self.failures:
-                self.failures -= 1
-                raise StoreUnavailableError("planted")
-            beats.release()
-            return super().open_pulse()
-
-    async with Node(Stuttering(store), [counters()], lease_seconds=2.0) as node:
-        before = node.node_id
-        assert await asyncio.to_thread(beats.acquire, timeout=20)
-        assert await node.call("Counter", "a", "add", 1) == 1
-        assert node.node_id == before

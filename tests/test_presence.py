@@ -6,7 +6,9 @@ import fcntl
 import gc
 import os
 import threading
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from lazymig import Node, open_store
 from lazymig._presence import Presence
+from lazymig._records import ActorKey, Claim, Fence, NodeRecord
 from lazymig.errors import DefinitionError
 from lazymig.memory import MemoryStore
 from tests.processes import Line, Worker
@@ -34,7 +37,60 @@ async def test_killed_process_is_dead_at_once_and_a_running_one_is_not(tmp_path:
         assert not presence.is_dead("node-1")
         worker.kill()
         assert presence.is_dead("node-1")
-    assert not presence.is_dead("node-2"), "a missing file proves nothing"
+    assert presence.is_dead("node-2") is None, "a missing file proves nothing"
+
+
+@pytest.mark.parametrize("name", ["{folder}/victim.txt", "../victim.txt", "a\0b", "..", "", "\ud800"])
+def test_name_that_leads_out_of_the_folder_is_neither_probed_nor_removed(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim.txt"
+    victim.touch()
+    presence = Presence(tmp_path / "nodes")
+    presence.enter("node-1")
+    named = name.format(folder=tmp_path)
+    with pytest.raises(OSError, match="no name"):
+        presence.enter(named)
+    assert presence.is_dead(named) is False
+    presence.leave(named)
+    presence.forget(named)
+    assert victim.exists()
+    presence.close()
+
+
+async def hold_an_actor(line: Line, url: str) -> None:
+    async with open_store(url) as store, patient(store) as node, node.activate("Counter", "held"):
+        line.tell("holding")
+        await line.hear()
+
+
+class Interrupted:
+    """A connection beside which something happens after its next trip."""
+
+    def __init__(self, connection: Any, then: Callable[[], Awaitable[None]]) -> None:
+        self._connection = connection
+        self._then: Callable[[], Awaitable[None]] | None = then
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def run(self, *arguments: Any, **options: Any) -> Any:
+        found = await self._connection.run(*arguments, **options)
+        then, self._then = self._then, None
+        if then is not None:
+            await then()
+        return found
+
+
+async def test_lock_of_a_killed_node_is_got_at_once_even_while_another_node_removes_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    async with open_store(url) as opened, open_store(url) as other:
+        store: Any = opened
+        await store.register(NodeRecord("mine", "mine", None, 60.0))
+        with Worker(hold_an_actor, url) as worker:
+            assert await worker.hear() == "holding"
+            worker.kill()
+        another = partial(other.register, NodeRecord("another", "another", None, 60.0))
+        store._connection = Interrupted(store._connection, another)
+        assert isinstance(await store.claim(ActorKey("Counter", "held"), Fence("mine", 1)), Claim)
 
 
 def test_probing_neither_ends_a_lock_nor_looks_like_one(tmp_path: Path) -> None:
@@ -130,7 +186,6 @@ async def test_label_that_no_store_takes_is_refused_before_the_start(what: str, 
 @pytest.mark.parametrize("lease_seconds", [float("inf"), 1e12])
 async def test_node_with_an_endless_lease_starts_and_stops(lease_seconds: float) -> None:
     async with Node(MemoryStore(), lease_seconds=lease_seconds) as node:
-        heart = node._membership._heart
-        assert heart is not None
-        assert heart.is_alive()
-    assert not heart.is_alive()
+        heart = f"lazymig-heart-{node.node_id}"
+        assert heart in {thread.name for thread in threading.enumerate()}
+    assert heart not in {thread.name for thread in threading.enumerate()}

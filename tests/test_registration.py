@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,8 +41,10 @@ def test_a_decorator_without_version_says_how_to_write_it(car: ActorType[Any]) -
 def test_a_version_is_registered_once(car: ActorType[Any]) -> None:
     car.migration("1.0.0")(nothing)
 
-    with pytest.raises(errors.DuplicateMigrationError, match="nothing") as caught:
-        car.migration("1.0.0")(nothing)
+    def another(state: Any, context: Any) -> None: ...
+
+    with pytest.raises(errors.DuplicateMigrationError, match=r"'nothing' and 'another'\. Give 'another'") as caught:
+        car.migration("1.0.0")(another)
     assert (caught.value.actor_type, caught.value.version) == ("Car", Version(1, 0, 0))
 
 
@@ -51,16 +54,23 @@ def test_order_in_the_source_is_order_of_execution(car: ActorType[Any]) -> None:
     with pytest.raises(errors.MigrationOrderError, match=r"Move it before 1\.1\.0") as caught:
         car.migration("1.0.1")(nothing)
     assert (caught.value.version, caught.value.previous) == (Version(1, 0, 1), Version(1, 1, 0))
+    assert caught.value.actor_type == "Car"
 
 
 def test_the_version_of_unmigrated_states_is_no_migration(car: ActorType[Any]) -> None:
-    with pytest.raises(errors.MigrationOrderError, match="unmigrated"):
+    with pytest.raises(errors.MigrationOrderError, match=r"after the version of unmigrated states, 0\.0\.0") as caught:
         car.migration("0.0.0")(nothing)
+    assert (caught.value.version, caught.value.previous) == (Version(0, 0, 0), Version(0, 0, 0))
+    assert caught.value.actor_type == "Car"
 
 
 def test_migrations_lie_above_the_baseline() -> None:
     car = Suite("fleet").actor_type("Car", baseline="1.1.0")
 
+    with pytest.raises(errors.MigrationOrderError, match=r"1\.0\.9 after its baseline 1\.1\.0") as caught:
+        car.migration("1.0.9")(nothing)
+    assert (caught.value.version, caught.value.previous) == (Version(1, 0, 9), Version(1, 1, 0))
+    assert caught.value.actor_type == "Car"
     with pytest.raises(errors.MigrationOrderError, match="baseline"):
         car.migration("1.1.0")(nothing)
     car.migration("1.1.1")(nothing)
@@ -87,6 +97,18 @@ def test_a_migration_says_what_it_is_and_can_be_called(car: ActorType[Any]) -> N
     assert migration.late
     assert migration({}, None) is None
     assert car.migrations == (migration,)
+    assert repr(migration) == "Migration('1.0.0', nothing)"
+
+
+def test_a_migration_calls_the_function_with_what_it_is_given(car: ActorType[Any]) -> None:
+    migration = car.migration("1.0.0")(lambda state, context: (state, context))
+
+    assert migration("the state", "the context") == ("the state", "the context")
+    assert migration.description == ""
+
+
+def test_any_callable_is_a_migration_and_named_by_its_type_if_it_has_no_name(car: ActorType[Any]) -> None:
+    assert car.migration("1.0.0")(partial(nothing)).name == "partial"
 
 
 def test_down_and_reconcile_register_once_and_stay_functions(car: ActorType[Any]) -> None:

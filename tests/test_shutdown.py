@@ -262,3 +262,11 @@ async def test_nobody_waits_for_an_action_that_outlives_its_node(store: Store) -
     assert not running.done()
     gate.set()
     await running
+
+
+async def test_housekeeping_that_meets_the_end_of_its_node_just_ends(store: Store) -> None:
+    async with Node(store) as node:
+        residents = node._residents
+    residents._wake.set()
+    async with asyncio.timeout(10):
+        await residents.keep_house()

@@ -22,7 +22,7 @@ from lazymig.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from lazymig.sqlite import open_sqlite, translate
+from lazymig.sqlite import open_sqlite, rewrite, translate
 from tests.processes import Line, Worker, writing
 
 
@@ -70,7 +70,7 @@ def calm(store: SqlStore) -> Node:
 def raw(store: SqlStore) -> Any:
     """Return the driver's connection."""
     connection: Any = store._connection
-    return connection._connection
+    return connection.driver
 
 
 # --- counts --------------------------------------------------------------------------------------------------------
@@ -155,6 +155,13 @@ async def test_commits_are_synced_and_claims_are_not(path: Path, synchronous: st
     assert of == {"UPDATE actor": {1, of_commits}}, "releases are not synced, commits are"
     assert syncs[0] == ("INSERT INTO", 1), "the claim"
     assert len(syncs) == 2 * (1 + 1 + 1 + 1) + 1, "claim, commit, its state, release; the applied set's name once"
+
+
+def test_rewriting_a_log_keeps_every_byte(path: Path) -> None:
+    data = bytes(range(256)) * 10_000  # more than one piece
+    path.write_bytes(data)
+    rewrite(path)
+    assert path.read_bytes() == data
 
 
 async def test_the_driver_has_the_private_method_we_use() -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lazymig._records import ActorKey
+from lazymig._records import ActorKey, Claim, Fence, NodeRecord
 from lazymig.errors import CorruptStateError, LazymigError, NotLoadedError
 from lazymig.sqlite import open_sqlite
 from tests.test_sqlite import calm
 
 if TYPE_CHECKING:
     from lazymig import Node
+    from lazymig._sql import SqlStore
 
 CORRUPTIONS = {
     "garbage for a state": "UPDATE state SET value = x'fffe00'",
@@ -38,17 +39,38 @@ CORRUPTIONS = {
     "text for a lineage": "UPDATE actor SET lineage = 'abc'",
     "a fraction for a lineage": "UPDATE actor SET lineage = 1.5",
     "an infinity for a lineage": "UPDATE actor SET lineage = 9e999",
+    "text that is no UTF-8 for a state": "UPDATE state SET value = CAST(x'22ff22' AS TEXT)",
+    "an integer beyond 64 bits in a state": """UPDATE state SET value = '{"n":18446744073709551616}'""",
+    "a key twice in a state": """UPDATE state SET value = '{"n":1,"n":2}'""",
+    "a state that is nested too deep": "UPDATE state SET value = replace(hex(zeroblob(300)), '00', '[') || '1' "
+    "|| replace(hex(zeroblob(300)), '00', ']')",
+    "bytes for a state's name": "UPDATE state SET name = x'00'",
+    "no name for a state": "UPDATE state SET name = ''",
+    "a state's name that is no UTF-8": "UPDATE state SET name = CAST(x'ff' AS TEXT)",
+    "versions out of order": """UPDATE lineage SET applied = '["2.0.0","1.0.0"]'""",
+    "a version twice": """UPDATE lineage SET applied = '["1.0.0","1.0.0"]'""",
+    "version 0.0.0": """UPDATE lineage SET applied = '["0.0.0"]'""",
+    "a version below the floor": """UPDATE lineage SET applied = '["<=2.0.0","1.0.0"]'""",
+    "an applied set that is no UTF-8": "UPDATE lineage SET applied = CAST(x'ff' AS TEXT)",
+    "an applied set that is nested too deep": """UPDATE lineage SET applied = '["1.0.0",'
+        || replace(hex(zeroblob(1000)), '00', '[') || replace(hex(zeroblob(1000)), '00', ']') || ']'""",
+    "text that is no UTF-8 for a lineage": "UPDATE actor SET lineage = CAST(x'ff' AS TEXT)",
+    "a writer but no lineage": "UPDATE actor SET lineage = NULL",
     "no writer": "UPDATE actor SET written_by = NULL",
     "an unknown writer": "UPDATE actor SET written_by = 99",
     "text for a time": "UPDATE actor SET migrated_at = 'yesterday'",
+    "a fraction for a time": "UPDATE actor SET migrated_at = 1.5",
     "a time beyond the calendar": "UPDATE actor SET migrated_at = 9223372036854775807",
     "text for a revision": "UPDATE actor SET revision = 'many'",
     "a fraction for a revision": "UPDATE actor SET revision = 1.5",
+    "a revision below zero": "UPDATE actor SET revision = -1",
+    "the revision of an actor that was never stored": "UPDATE actor SET revision = 0",
 }
 
 
 def everything_in(path: Path) -> list[Any]:
     with closing(sqlite3.connect(path)) as connection:
+        connection.text_factory = bytes
         queries = (
             "SELECT type, id, revision, version, lineage, written_by, migrated_at FROM actor ORDER BY id",
             "SELECT * FROM state ORDER BY id, name",
@@ -90,3 +112,111 @@ async def test_corrupted_row_is_refused_and_never_replaced(tmp_path: Path, what:
         async with node.activate("Box", "b") as activation:
             assert await activation.state().migrate_and_load(default={"n": 2}) == {"n": 2}
     assert everything_in(path) == before
+
+
+NO_INCARNATIONS = (
+    "{victim}",
+    "../victim.txt",
+    "..",
+    ".",
+    "",
+    "a\0b",
+    "a\\b",
+    "x" * 300,
+    "\udcff",
+    b"\xff",
+    b"n",
+)
+
+
+def victim_of(folder: Path) -> Path:
+    """Return a file that is nobody's lock, beside the store."""
+    victim = folder / "victim.txt"
+    victim.touch()
+    return victim
+
+
+def put_node(path: Path, row: Any, victim: Path) -> Any:
+    """Put a row that no lazymig wrote among the nodes, alive by its heartbeat; text may be no UTF-8."""
+    name = row.format(victim=victim).encode(errors="surrogateescape") if isinstance(row, str) else row
+    slot = "CAST(? AS TEXT)" if isinstance(row, str) else "?"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"INSERT INTO node VALUES ({slot}, 'label', NULL)", [name])
+        connection.execute(f"INSERT INTO heartbeat VALUES ({slot}, 0, 1e18)", [name])
+        connection.execute(f"UPDATE actor SET owner = {slot}, number = 1", [name])
+        connection.commit()
+
+
+@pytest.mark.parametrize("row", NO_INCARNATIONS)
+async def test_node_row_that_is_no_incarnation_is_passed_over_and_never_taken_for_a_path(
+    tmp_path: Path, row: Any
+) -> None:
+    victim = victim_of(tmp_path)
+    path = tmp_path / "store.db"
+    async with open_sqlite(path) as store:
+        await store.register(NodeRecord("first", "first", None, 1000.0))
+        put_node(path, row, victim)
+        await store.register(NodeRecord("second", "second", None, 1000.0))
+        assert isinstance(await store.claim(ActorKey("Box", "new"), Fence("second", 1)), Claim)
+    assert victim.exists()
+
+
+@pytest.mark.parametrize("row", NO_INCARNATIONS)
+async def test_lock_of_what_is_no_incarnation_is_told_as_corrupt(tmp_path: Path, row: Any) -> None:
+    key = ActorKey("Box", "a")
+    victim = victim_of(tmp_path)
+    path = tmp_path / "store.db"
+    async with open_sqlite(path) as store:
+        await store.insert("Box", "state", [("a", b'{"n":1}')])
+        put_node(path, row, victim)
+        await store.register(NodeRecord("mine", "mine", None, 1000.0))
+        for use in (partial(store.claim, key, Fence("mine", 1)), partial(store.read, key)):
+            with pytest.raises(CorruptStateError) as refused:
+                await use()
+            assert refused.value.key == key
+    assert victim.exists()
+
+
+async def test_text_that_is_no_utf8_is_read_once_more_and_costs_other_rows_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with open_sqlite(path, inline=True) as store:
+        await store.register(NodeRecord("mine", "mine", None, 1000.0))
+        await store.insert("Box", "state", [(name, b'{"n":1}') for name in "ab"])
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("UPDATE actor SET migrated_at = CAST(x'ff' AS TEXT), lineage = 1 WHERE id = 'b'")
+            connection.commit()
+        before = everything_in(path)
+        factories = []
+        for name in "bab":
+            key = ActorKey("Box", name)
+            for use in (partial(store.claim, key, Fence("mine", 1)), partial(store.read, key)):
+                with pytest.raises(CorruptStateError) if name == "b" else nullcontext():
+                    await use()
+                factories.append(inner(store).text_factory)
+        assert set(factories) == {str}, "every text would be decoded in Python"
+    assert everything_in(path) == before
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT owner FROM actor").fetchall() == [("mine",), (None,)], "a refused claim holds"
+
+
+async def test_release_whose_row_holds_no_utf8_is_done_once(tmp_path: Path) -> None:
+    key = ActorKey("Box", "a")
+    path = tmp_path / "store.db"
+    async with open_sqlite(path) as store:
+        await store.register(NodeRecord("mine", "mine", None, 1000.0))
+        await store.insert("Box", "state", [("a", b'{"n":1}')])
+        await store.claim(key, Fence("mine", 1))
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("UPDATE actor SET revision = CAST(x'ff' AS TEXT)")
+            connection.commit()
+        before = everything_in(path)
+        await store.release([(key, Fence("mine", 1))])
+    assert everything_in(path) == before
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT owner, number FROM actor").fetchall() == [(None, 0)]
+
+
+def inner(store: SqlStore) -> sqlite3.Connection:
+    """Return sqlite3's own connection."""
+    found: sqlite3.Connection = store._connection.driver._connection  # type: ignore[attr-defined]  # of one driver
+    return found

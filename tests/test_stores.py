@@ -42,6 +42,11 @@ class TestSQLiteStoreWithoutSync(StoreSuite):
         return open_sqlite(folder / "store.db", synchronous="normal", clock=clock)
 
 
+class TestInlineSQLiteStore(StoreSuite):
+    def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
+        return open_sqlite(folder / "store.db", clock=clock, inline=True)
+
+
 def open_sqlite_in(folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
     return open_sqlite(folder / "store.db", clock=clock)
 

@@ -254,6 +254,8 @@ async def test_an_integer_id_is_written_in_decimal_digits(store: Store) -> None:
         (b'{"id": "a", "v": 18446744073709551616}', "beyond 64 bits"),
         (b'{"id": "a", "v": 1e999}', "infinity"),
         (b'{"id": "a", "v": ' + b"[" * 300 + b"]" * 300 + b"}", "is nested deeper than 250 levels"),
+        (b'{"id": "a", "v": ' + b"[" * 1_000 + b"9" * 20 + b"]" * 1_000 + b"}", "is nested deeper than 250 levels"),
+        (b'{"id": "a", "id": "b"}', "an object in it has the key 'id' twice. Keep one of them."),
     ],
 )
 async def test_a_bad_line_is_reported_with_its_number_and_the_rest_imported(

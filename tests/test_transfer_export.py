@@ -114,6 +114,17 @@ async def test_a_line_has_sorted_keys_and_the_migration_info(store: Store) -> No
     }
 
 
+async def test_the_deepest_value_that_is_stored_is_exported(store: Store) -> None:
+    value: Any = 1
+    for _ in range(250):
+        value = [value]
+    await import_states(store, "Vehicle", [("deep", value)])
+
+    (line,) = [to_json_line(record) async for record in export_states(store, "Vehicle")]
+
+    assert orjson.loads(line)["states"]["state"] == value
+
+
 async def test_equal_actors_give_equal_lines(store: Store) -> None:
     await import_states(store, "A", [("x", {"b": 1, "a": 2})])
     await import_states(store, "B", [("x", {"a": 2, "b": 1})])

@@ -146,6 +146,52 @@ async def test_an_unchanged_value_keeps_everything(store: Store, form: Any) -> N
         assert value.since == dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 
 
+@attrs.define
+class Path:
+    points: tuple[tuple[float, float], ...] = ()
+    items: tuple[ItemData, ...] = ()
+
+
+async def test_tuples_are_stored_as_lists(store: Store) -> None:
+    async with Node(store, [suite]) as node, node.activate("Car", "a") as activation:
+        state = activation.state(type=Path)
+        await state.migrate_and_load(default=Path(((1.0, 2.0),), (ItemData("x"),)))
+        await state.persist()
+        assert await state.load() == Path(((1.0, 2.0),), (ItemData("x"),))
+    stored = (await store.scan("Car"))[0].states["state"]
+    assert msgspec.json.decode(stored) == {"points": [[1.0, 2.0]], "items": [{"name": "x"}]}
+
+
+async def test_objects_in_tuples_keep_their_undeclared_fields(store: Store) -> None:
+    raw = b'{"points":[],"items":[{"name":"x","gift":true},{"name":"y"}],"newer":1}'
+    await store.insert("Car", "state", [("a", raw)])
+    async with Node(store, [suite]) as node, node.activate("Car", "a") as activation:
+        state = activation.state(type=Path)
+        path = await state.migrate_and_load()
+        assert path is not None
+        state.value = replace_items(path)
+        await state.persist()
+    stored = (await store.scan("Car"))[0].states["state"]
+    assert msgspec.json.decode(stored) == {
+        "points": [[0.5, 1.0]],
+        "items": [{"name": "y"}, {"name": "x", "gift": True}],
+        "newer": 1,
+    }
+
+
+def replace_items(path: Path) -> Path:
+    return attrs.evolve(path, points=((0.5, 1.0),), items=path.items[::-1])
+
+
+async def test_number_that_json_cannot_hold_is_named_behind_tuples(store: Store) -> None:
+    async with Node(store, [suite]) as node, node.activate("Car", "a") as activation:
+        state = activation.state(type=Path)
+        await state.migrate_and_load(default=Path(((1.0, 2.0),)))
+        state.value.points = ((1.0, 2.0), (3.0, float("nan")))
+        with pytest.raises(errors.InvalidValueError, match=r"\$\.points\[1\]\[1\]"):
+            await state.persist()
+
+
 @pytest.mark.parametrize("form", OBJECTS)
 async def test_declared_fields_come_from_the_value_alone(store: Store, form: Any) -> None:
     def edit(state: Any) -> None:

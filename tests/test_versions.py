@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from datetime import UTC
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -39,6 +40,7 @@ def test_only_the_major_decides_who_may_read(stored: Version, supported: Version
     [
         "", "1", "1.0", "2.0", "1.0.0.0", "v1.0.0", "v3.0.0", "01.0.0", "1.00.0", "1.0.0-rc.1", "1.0.0+build", " 1.0.0",
         "1.0.0 ", "1.0.0\n", "-1.0.0", "1.0.-1", "1.0.x", "latest", "1.٠.0", "1000000.0.0", "0.1000000.0",
+        "0.0.1000000",
     ],
 )  # fmt: skip
 def test_what_is_no_released_version_is_refused_with_the_cure(text: str) -> None:
@@ -50,14 +52,34 @@ def test_what_is_no_released_version_is_refused_with_the_cure(text: str) -> None
 
 @pytest.mark.parametrize("value", [None, 1, 1.0, b"1.0.0", (1, 0, 0), True])
 def test_what_is_no_text_is_no_version(value: object) -> None:
-    with pytest.raises(InvalidVersionError, match=type(value).__name__):
+    with pytest.raises(InvalidVersionError, match=f"it is of type {type(value).__name__}, not a string") as caught:
         _version.parse(value)
+    assert caught.value.version == repr(value)
 
 
-@pytest.mark.parametrize("version", [Version(1, 0, 0, "rc.1"), Version(1, 0, 0, None, "build"), Version(1_000_000)])
-def test_a_version_object_is_checked_as_well(version: Version) -> None:
-    with pytest.raises(InvalidVersionError):
-        _version.parse(version)
+RELEASED = "a stored state belongs to a released version, not to a pre-release or build"
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        (Version(1, 0, 0, "rc.1"), RELEASED),
+        (Version(1, 0, 0, None, "build"), RELEASED),
+        (Version(1_000_000), "its parts must be below 1,000,000"),
+        (Version(0, 0, 1_000_000), "its parts must be below 1,000,000"),
+    ],
+)
+def test_a_version_object_is_checked_as_well(version: Version, reason: str) -> None:
+    for given_as in (version, str(version)):
+        with pytest.raises(InvalidVersionError, match=f" is no version: {reason}. Write") as caught:
+            _version.parse(given_as)
+        assert caught.value.version == (given_as if isinstance(given_as, str) else repr(version))
+
+
+def test_a_version_object_of_a_release_is_taken_as_it_is() -> None:
+    version = Version(999_999, 999_999, 999_999)
+
+    assert _version.parse(version) is version
 
 
 packed = st.integers(1, 2**63 - 1)
@@ -103,6 +125,13 @@ def test_migration_info_survives_json(stamp: Stamp) -> None:
     assert pickle.loads(pickle.dumps(info)) == info
 
 
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 GOOD = MigrationInfo((Version(1, 0, 0), Version(2, 0, 0)), Version(2, 0, 0)).to_json()
 
 
@@ -126,6 +155,8 @@ GOOD = MigrationInfo((Version(1, 0, 0), Version(2, 0, 0)), Version(2, 0, 0)).to_
         GOOD | {"migrated_at": "2026-01-01T00:00:00"},
         GOOD | {"migrated_at": "yesterday"},
         GOOD | {"migrated_at": 1},
+        GOOD | {"migrated_at": "0001-01-01T00:00:00+05:00"},
+        GOOD | {"version": nested(1_500)},
         {key: value for key, value in GOOD.items() if key != "migrated_at"},
     ],
 )

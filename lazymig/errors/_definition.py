@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from reprlib import Repr
 from typing import TYPE_CHECKING
 
 from lazymig.errors._base import LazymigError
 
 if TYPE_CHECKING:
     from semver import Version
+
+
+_SHOWN = Repr()
+"""Shows a value in part: what was read from a store may be long, or too deep for `repr`."""
+_SHOWN.maxstring = _SHOWN.maxother = 80
 
 
 class DefinitionError(LazymigError):
@@ -22,8 +28,9 @@ class InvalidVersionError(DefinitionError):
     """
 
     def __init__(self, version: object, reason: str) -> None:
-        self.version = version if isinstance(version, str) else repr(version)
-        super().__init__(f"{version!r} is no version: {reason}. Write MAJOR.MINOR.PATCH, like '1.0.0'.")
+        shown = _SHOWN.repr(version)
+        self.version = version if isinstance(version, str) else shown
+        super().__init__(f"{shown} is no version: {reason}. Write MAJOR.MINOR.PATCH, like '1.0.0'.")
 
 
 class DuplicateMigrationError(DefinitionError):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from lazymig.errors import StoreUnavailableError
+from lazymig.errors import LazymigError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
     from lazymig.store import Pulse, Store
@@ -23,30 +25,51 @@ class Fault:
 
     Attributes:
         at: Number of the call, from 0, counted since `FaultyStore.arm`.
-        when: Before the call takes effect, or after it has.
+        when: Before the call takes effect, after it has, or "later": it fails at once and takes effect afterwards, as
+            when a connection is lost over it ("error" only).
         how: "error" raises StoreUnavailableError; "cancel" raises CancelledError, as if the await had been cut off;
             "interrupt" cancels the task given to `arm` while the call is going on.
+        times: How many calls in a row.
     """
 
     at: int
-    when: Literal["before", "after"]
+    when: Literal["before", "after", "later"]
     how: Literal["error", "cancel", "interrupt"]
+    times: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what can't come.
+
+        Raises:
+            ValueError: "later", and not an "error".
+        """
+        if self.when == "later" and self.how != "error":
+            raise ValueError(f"how is {self.how!r}: a call that takes effect later fails by 'error' only")
 
 
 class FaultyStore:
     """Passes every operation on to another store, and notes its name, except for the one that is to fail.
 
+    Args:
+        store: The other store.
+        gate: Awaited before and after each operation: where a simulated process stands still, or is killed.
+
     Attributes:
         calls: Names of the operations since `arm`, in order.
         has_struck: Whether the fault has come.
+        pulse_calls: "open_pulse" and "beat" since `arm_pulse`, in order; noted by the heartbeat's thread.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, gate: Callable[[], Awaitable[None]] | None = None) -> None:
         self._store = store
+        self._gate = gate
         self._fault: Fault | None = None
         self._victim: asyncio.Task[Any] | None = None
         self.calls: list[str] = []
         self.has_struck = False
+        self._landing: list[asyncio.Task[None]] = []
+        self._pulse_fault: Fault | None = None
+        self.pulse_calls: list[str] = []
 
     def arm(self, fault: Fault | None, victim: asyncio.Task[Any] | None = None) -> None:
         """Begin to count, and let this fault come; None only counts."""
@@ -54,6 +77,13 @@ class FaultyStore:
         self._victim = victim
         self.calls = []
         self.has_struck = False
+
+    def arm_pulse(self, fault: Fault | None) -> None:
+        """Begin to count the calls of heartbeats, and let this fault come, an "error"; None only counts."""
+        if fault is not None and (fault.how != "error" or fault.when == "later"):
+            raise ValueError(f"{fault} can't come: a heartbeat has a thread of its own, it fails by 'error' at once")
+        self._pulse_fault = fault
+        self.pulse_calls = []
 
     @property
     def name(self) -> str:
@@ -69,8 +99,8 @@ class FaultyStore:
         return await self._pass("unregister", self._store.unregister(node_id))
 
     def open_pulse(self) -> Pulse:
-        """See `Store.open_pulse`; heartbeats never fail here, they run on a thread of their own."""
-        return self._store.open_pulse()
+        """See `Store.open_pulse`; counted apart, see `arm_pulse`."""
+        return _FaultyPulse(self._pass_pulse("open_pulse", self._store.open_pulse), self._pass_pulse)
 
     async def claim(self, key: ActorKey, fence: Fence) -> Claim | Held:
         """See `Store.claim`."""
@@ -105,12 +135,29 @@ class FaultyStore:
         return await self._pass("insert", self._store.insert(actor_type, state, rows))
 
     async def _pass(self, name: str, operation: Coroutine[Any, Any, T]) -> T:
+        if self._gate is None:
+            return await self._strike(name, operation)
+        try:
+            await self._gate()
+        except BaseException:
+            operation.close()
+            raise
+        result = await self._strike(name, operation)
+        await self._gate()
+        return result
+
+    async def _strike(self, name: str, operation: Coroutine[Any, Any, T]) -> T:
         number = len(self.calls)
         self.calls.append(name)
         fault = self._fault
-        if fault is None or fault.at != number:
+        if fault is None or not fault.at <= number < fault.at + fault.times:
             return await operation
         self.has_struck = True
+        if fault.when == "later":
+            landing = asyncio.ensure_future(self._land(operation))
+            landing.add_done_callback(partial(_note_landed, operation))
+            self._landing.append(landing)
+            raise _exception(fault)
         if fault.when == "before" and fault.how != "interrupt":
             operation.close()
             raise _exception(fault)
@@ -123,10 +170,50 @@ class FaultyStore:
             self._interrupt()
         return result
 
+    async def _land(self, operation: Coroutine[Any, Any, object]) -> None:
+        """Let an operation take effect that nobody waits for any more."""
+        with suppress(LazymigError):
+            if self._gate is not None:
+                await self._gate()
+            await operation
+
+    def _pass_pulse(self, name: str, operation: Callable[[], T]) -> T:
+        number = len(self.pulse_calls)
+        self.pulse_calls.append(name)
+        fault = self._pulse_fault
+        if fault is None or not fault.at <= number < fault.at + fault.times:
+            return operation()
+        if fault.when == "after" and name == "beat":  # a line that nobody gets would never be closed
+            operation()
+        raise _exception(fault)
+
     def _interrupt(self) -> None:
         if self._victim is None:
             raise AssertionError("an interrupt needs a victim: arm(fault, asyncio.current_task())")
         self._victim.cancel()
+
+
+class _FaultyPulse:
+    """The line for heartbeats of a `FaultyStore`."""
+
+    def __init__(self, pulse: Pulse, pass_on: Callable[[str, Callable[[], bool]], bool]) -> None:
+        self._pulse = pulse
+        self._pass = pass_on
+
+    def beat(self, node_id: str) -> bool:
+        """See `Pulse.beat`."""
+        return self._pass("beat", lambda: self._pulse.beat(node_id))
+
+    def close(self) -> None:
+        """See `Pulse.close`."""
+        self._pulse.close()
+
+
+def _note_landed(operation: Coroutine[Any, Any, object], landing: asyncio.Task[None]) -> None:
+    """Leave nothing of an operation whose process was killed before it took effect."""
+    operation.close()
+    if not landing.cancelled():
+        landing.exception()
 
 
 def _exception(fault: Fault) -> BaseException:

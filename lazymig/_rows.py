@@ -1,0 +1,144 @@
+"""What the rows of a SQL store say, checked: a damaged file may hand out anything from any column.
+
+Every function here takes what an engine gave and returns what lazymig stored there, or raises CorruptStateError. Text
+that is no UTF-8 comes with its bytes as lone surrogates, so that it is refused here, where it is known whose it is.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lazymig import _version
+from lazymig._records import MAX_NAME_BYTES, ActorKey, AppliedSet, check_text
+from lazymig.errors import CorruptStateError, InvalidKeyError, InvalidVersionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FLOOR_MARK = "<="
+"""Before the first version of a stored applied set: it counts as every version up to it."""
+
+
+def read_key(actor_type: str, actor_id: Any) -> ActorKey:
+    """Return the key of an actor that was found by its type."""
+    try:
+        return ActorKey(actor_type, actor_id)
+    except InvalidKeyError as error:
+        raise CorruptStateError(None, f"an actor of type {actor_type} has an id that is none ({error})") from None
+
+
+def read_type(actor_type: Any) -> str:
+    """Return the type of some actor."""
+    if not _is_name(actor_type):
+        raise CorruptStateError(None, f"an actor has the type {actor_type!r}")
+    return str(actor_type)
+
+
+def read_owner(key: ActorKey, owner: Any) -> str | None:
+    """Return the node that has an actor's lock, if one has it."""
+    return None if owner is None else read_holder(key, owner)
+
+
+def read_holder(key: ActorKey, holder: Any) -> str:
+    """Return the node that has an actor's lock."""
+    if not is_incarnation(holder):
+        raise CorruptStateError(key, f"its lock is held by {holder!r}")
+    return str(holder)
+
+
+def read_nodes(rows: Iterable[tuple[Any, ...]]) -> list[str]:
+    """Return the registered nodes. A row that names none is passed over: no node lives by it, and others must start."""
+    return [node for (node,) in rows if is_incarnation(node)]
+
+
+@lru_cache(maxsize=1024, typed=True)
+def is_incarnation(value: object) -> bool:
+    """Tell whether it can name a node, and so a file in a folder of lock files: never one anywhere else."""
+    return _is_name(value) and value not in {".", ".."} and not {"/", "\\"} & set(str(value))
+
+
+def read_states(key: ActorKey, revision: int, rows: Iterable[tuple[Any, ...]]) -> dict[str, bytes]:
+    """Return an actor's states: name to encoded value. An actor that was never stored has none."""
+    states: dict[str, bytes] = {}
+    for name, data in rows:
+        if not _is_name(name):
+            raise CorruptStateError(key, f"one of its states has the name {name!r}")
+        states[name] = _read_bytes(key, name, data)
+    if states and not revision:
+        raise CorruptStateError(key, "it has states, but the revision 0 of an actor that was never stored")
+    return states
+
+
+def _read_bytes(key: ActorKey, name: str, data: Any) -> bytes:
+    if isinstance(data, bytes):
+        return data
+    if not isinstance(data, str):
+        raise CorruptStateError(key, f"its state {name!r} is stored as {type(data).__name__} instead of bytes")
+    try:
+        return data.encode()
+    except UnicodeEncodeError:
+        raise CorruptStateError(key, f"its state {name!r} is no text in UTF-8") from None
+
+
+def read_count(key: ActorKey, what: str, value: Any) -> int:
+    """Return an actor's revision, or the number of its lock."""
+    if not isinstance(value, int) or value < 0:
+        raise CorruptStateError(key, f"its {what} is {value!r}")
+    return value
+
+
+def read_time(key: ActorKey, microseconds: Any) -> datetime | None:
+    """Return when an actor was last migrated."""
+    if microseconds is None:
+        return None
+    try:
+        if isinstance(microseconds, int):
+            return EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        pass
+    raise CorruptStateError(key, f"its time of migration is {microseconds!r}")
+
+
+def write_set(applied: AppliedSet) -> str:
+    """Return an applied set as text: a JSON list of versions, with a mark before the floor."""
+    return orjson.dumps(_names(applied)).decode()
+
+
+def read_set(key: ActorKey | None, text: Any) -> AppliedSet:
+    """Return the applied set that `write_set` wrote; versions out of order, or 0.0.0, are none."""
+    try:
+        names = orjson.loads(text)
+        if not isinstance(names, list):
+            raise TypeError(f"a {type(names).__name__} instead of a list")
+        versions = list(names)
+        floor = 0
+        if versions and versions[0].startswith(_FLOOR_MARK):
+            floor = _version.pack(_version.parse(versions.pop(0).removeprefix(_FLOOR_MARK)))
+        applied = AppliedSet((_version.pack(_version.parse(version)) for version in versions), floor)
+        if _names(applied) != names:
+            raise ValueError("the versions are out of order")
+    except (ValueError, TypeError, AttributeError, InvalidVersionError) as error:
+        raise CorruptStateError(key, f"its migration-info is unreadable ({error})") from error
+    return applied
+
+
+def _names(applied: AppliedSet) -> list[str]:
+    names = [str(version) for version in applied.versions]
+    if applied.floor:
+        names[0] = _FLOOR_MARK + names[0]
+    return names
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _is_name(value: object) -> bool:
+    """Tell whether it can be a name; a process meets few of them, and each in many rows."""
+    try:
+        check_text("a name", value, MAX_NAME_BYTES)
+    except InvalidKeyError:
+        return False
+    return True

@@ -1,0 +1,226 @@
+"""Where SQLite's statements run: on aiosqlite's thread, or on the event loop's own.
+
+Rules:
+
+1. A driver takes one call after the other, and an operation is one transaction.
+2. Writing transactions begin IMMEDIATE: one that begins as a reader and then writes can't wait for its turn.
+3. What was begun on the thread goes on when its await is cancelled.
+4. The inline driver is for deterministic schedulers: it gives others a turn before and after each statement, and waits
+   for another connection's transaction on the event loop, never in SQLite. Cut off between two statements, the
+   operation has not happened.
+5. Text that is no UTF-8 is found out by failing: sqlite3 refuses the whole statement without saying whose text it is,
+   and a decoder of ours for all text makes every page of a scan a third slower. The statement is executed again in the
+   same transaction, so one that writes and returns rows must leave and mean the same when executed twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+import aiosqlite
+import anyio
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
+
+    from lazymig._sql import Operation
+
+T = TypeVar("T")
+Steps: TypeAlias = "Generator[None, None, T]"
+
+BUSY_SECONDS = 5.0
+"""How long a statement waits for another process's transaction."""
+
+RETRY_SECONDS = 0.005
+"""How soon something that SQLite refuses instead of waiting is tried again."""
+
+PRIMARY_CODE = 0xFF
+"""SQLite's extended error codes carry the primary one in their lowest byte."""
+
+_NO_UTF8 = "Could not decode to UTF-8"
+"""How sqlite3's error begins, which has no code."""
+
+
+def connect(path: Path, mode: str, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
+    """Open a connection in autocommit mode: transactions are begun by name."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=busy_seconds, check_same_thread=False)
+
+
+def _fetch(connection: sqlite3.Connection, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
+    """Return a statement's rows; bytes of text that are no UTF-8 come as lone surrogates."""
+    try:
+        return connection.execute(statement, parameters).fetchall()
+    except sqlite3.OperationalError as error:
+        if not (connection.in_transaction and str(error).startswith(_NO_UTF8)):
+            raise
+    connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+    try:
+        return connection.execute(statement, parameters).fetchall()
+    finally:
+        connection.text_factory = str
+
+
+def steps(connection: sqlite3.Connection, operation: Operation[T], *, writes: bool) -> Steps[T]:
+    """Run one operation in one transaction, a statement a step; it is rolled back if anything raises."""
+    connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+    try:
+        rows: list[Any] | None = None
+        while True:
+            yield
+            try:
+                statement, parameters = operation.send(rows)  # type: ignore[arg-type]  # a generator starts with None
+            except StopIteration as end:
+                found: T = end.value
+                break
+            rows = _fetch(connection, statement, parameters)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return found
+
+
+def drive(walk: Steps[T]) -> T:
+    """Take all steps at once."""
+    while True:
+        try:
+            next(walk)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether another connection's transaction was in the way."""
+    return getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE == sqlite3.SQLITE_BUSY
+
+
+class Driver(Protocol):
+    """Where a connection's statements run, one call after the other.
+
+    Attributes:
+        pulse_busy_seconds: How long a heartbeat waits for another connection's transaction.
+    """
+
+    pulse_busy_seconds: float
+
+    async def open(self) -> None:
+        """Open the file; nothing is left of it if that fails."""
+        ...
+
+    async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what a function of the connection returns."""
+        ...
+
+    async def walk(self, begin: Callable[[sqlite3.Connection], Steps[T]]) -> T:
+        """Take the steps of an operation."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is queued, and close the file."""
+        ...
+
+
+async def _join(thread: threading.Thread) -> None:
+    """Await a thread's end, whoever cancels."""
+    joining = asyncio.ensure_future(asyncio.to_thread(thread.join))
+    with anyio.CancelScope(shield=True):  # a cancelled scope would cancel again in every turn of the loop
+        while not joining.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([joining])
+
+
+class Thread(aiosqlite.Connection):
+    """aiosqlite has no public way to run a function on its thread; this is the one place that uses the private one."""
+
+    pulse_busy_seconds = 0.25
+    """A heartbeat counts from when it was sent, so it is better sent anew than sent late."""
+
+    async def open(self) -> None:
+        """See `Driver.open`; cut off, it has closed what the thread opened meanwhile."""
+        made: list[sqlite3.Connection] = []
+        connect = self._connector
+
+        def connect_and_note() -> sqlite3.Connection:
+            made.append(connect())
+            return made[0]
+
+        self._connector = connect_and_note
+        try:
+            await self
+        except BaseException:
+            await _join(self._thread)  # it reports to the event loop, which must not be gone
+            for connection in made:
+                connection.close()
+            raise
+
+    async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """See `Driver.call`."""
+        result: T = await self._execute(function, self._conn)  # type: ignore[no-untyped-call]  # theirs
+        return result
+
+    async def walk(self, begin: Callable[[sqlite3.Connection], Steps[T]]) -> T:
+        """See `Driver.walk`."""
+        return await self.call(lambda connection: drive(begin(connection)))
+
+
+class Inline:
+    """Runs on the event loop's thread, a turn a statement."""
+
+    pulse_busy_seconds = 0.0
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._turns = asyncio.Lock()
+
+    async def open(self) -> None:
+        """See `Driver.open`."""
+        self._connection = self._connect()
+
+    async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """See `Driver.call`."""
+        async with self._turns:
+            return function(self._connection)
+
+    async def walk(self, begin: Callable[[sqlite3.Connection], Steps[T]]) -> T:
+        """See `Driver.walk`; cut off between two statements, it has not happened."""
+        async with self._turns:
+            walk = await self._begin(begin)
+            with closing(walk):
+                while True:
+                    await asyncio.sleep(0)
+                    try:
+                        next(walk)
+                    except StopIteration as end:
+                        found: T = end.value
+                        break
+        await asyncio.sleep(0)
+        return found
+
+    async def _begin(self, begin: Callable[[sqlite3.Connection], Steps[T]]) -> Steps[T]:
+        """Begin the transaction as soon as no other one is in the way."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + BUSY_SECONDS
+        while True:
+            await asyncio.sleep(0)
+            walk = begin(self._connection)
+            try:
+                next(walk)
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or clock() > deadline:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return walk
+
+    async def close(self) -> None:
+        """See `Driver.close`."""
+        self._connection.close()

@@ -1,0 +1,119 @@
+"""Each planted bug must be found: ``pytest -m planted`` says by which method, and how fast.
+
+The code under test is a copy of the package with one piece of text replaced; the tests are those of every day, and one
+of them must fail. They run in processes of their own, as many at once as there are processors.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+
+SCHEDULES = "tests/test_schedules.py::test_fleet_keeps_the_rules_under_five_hundred_schedules"
+METHODS = {
+    "schedules in memory": f"{SCHEDULES}[memory-0]",
+    "schedules on SQLite": f"{SCHEDULES}[sqlite-8]",
+    "histories": "tests/test_histories.py::test_history_of_killed_and_stopped_processes_is_linearizable_per_actor",
+    "kill at any statement": "tests/test_kills.py::test_process_killed_at_any_statement_leaves_the_actor_whole",
+    "two hundred kills": "tests/test_kills.py::test_two_hundred_kills_leave_actors_whole_and_free",
+    "power loss": "tests/test_power_loss.py",
+    "failing I/O": "tests/test_failing_io.py",
+    "store contract": "tests/test_stores.py::TestSQLiteStore",
+    "every n-th call": "tests/test_faults.py",
+    "lost connections": "tests/test_lost_connections.py",
+    "decoders": "tests/test_decoders.py",
+    "incarnations": "tests/test_heartbeat.py",
+}
+"""The tests that make up a method; the first failure ends it."""
+
+SCHEDULES_IN_CI = {"schedules in memory": "4000", "schedules on SQLite": "1000"}
+"""As many as all seeds of the kind together."""
+
+pytestmark = [pytest.mark.planted, pytest.mark.timeout(300)]
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A fault to plant, see bugs.toml."""
+
+    def __post_init__(self) -> None:
+        """Check that the test is of the method that is said to find it."""
+        assert self.test.startswith(METHODS[self.found_by]) or not self.test, f"{self.name}: whose is {self.test}?"
+
+    name: str
+    room: str
+    found_by: str
+    before: str
+    after: str
+    says: str
+    test: str = ""
+
+
+BUGS = [Bug(**bug) for bug in tomllib.loads((Path(__file__).parent / "bugs.toml").read_text())["bug"]]
+
+Hunt = tuple[subprocess.CompletedProcess[str], float]
+
+
+@pytest.fixture(scope="module")
+def hunts(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Hunt]]]:
+    """Begin all hunts that were asked for."""
+    asked = {item.callspec.params["bug"].name for item in request.session.items if hasattr(item, "callspec")
+             and "bug" in item.callspec.params}  # fmt: skip
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        folder = tmp_path_factory.mktemp("planted")
+        yield {bug.name: pool.submit(hunt, bug, folder / bug.name) for bug in BUGS if bug.name in asked}
+        pool.shutdown(cancel_futures=True)
+
+
+def hunt(bug: Bug, folder: Path) -> Hunt:
+    """Plant a bug into a copy, and run the tests of a method there."""
+    for name in ("lazymig", "suites", "tests"):
+        shutil.copytree(ROOT / name, folder / name)  # compiled files too: the one that is changed is compiled anew
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    room = folder / "lazymig" / bug.room
+    text = room.read_text()
+    assert text.count(bug.before) == 1, f"{bug.room} has changed: plant {bug.name!r} anew"
+    room.write_text(text.replace(bug.before, bug.after))
+    started = time.monotonic()
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
+    surroundings |= {
+        "PYTHONPATH": str(folder),
+        "DETANGLE_SHRINK": "0",
+        "DETANGLE_RUNS": SCHEDULES_IN_CI.get(bug.found_by, ""),
+    }
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=short", "--show-capture=no", "-p", "no:cacheprovider"]
+    outcome = subprocess.run(
+        [*command, bug.test or METHODS[bug.found_by]],
+        cwd=folder, env=surroundings, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    return outcome, time.monotonic() - started
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_planted_bug_is_found(bug: Bug, hunts: dict[str, Future[Hunt]], capsys: pytest.CaptureFixture[str]) -> None:
+    outcome, seconds = hunts[bug.name].result()
+    said = f"{outcome.stdout[-3000:]}{outcome.stderr[-1000:]}"
+    assert outcome.returncode == pytest.ExitCode.TESTS_FAILED, f"{bug.found_by} did not find it: {said}"
+    reasons = "\n".join(re.findall(r"^E  +(.*)$", outcome.stdout, re.MULTILINE))
+    assert re.search(bug.says, reasons), f"something else failed: {said}"
+    after = re.search(r"after \d+ runs", reasons)
+    with capsys.disabled():
+        print(f"\nplanted: {bug.name}: found by {bug.found_by} in {seconds:.1f} s {after[0] if after else ''}")
