@@ -263,7 +263,7 @@ async def by_failing_migration(w: World) -> None:
                 await hands.up()
             for state in (hands.main, hands.notes):
                 with w.journal.expecting(errors.NotLoadedError):
-                    assert state.value is None
+                    assert state.value is None, "rule 1: what a failed migration made stays loaded"
 
 
 # --- several nodes --------------------------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ async def by_import_of_lines(w: World) -> None:
     async with w.node() as node:
         await w.add(node, "i1")  # an actor that exists is left alone
         report = await import_json_lines(w.store, w.type, LINES, id_field="id", value_field="state", state="main")
-    assert (report.imported, report.skipped) == (len(ROWS) - 1, 1)
+    assert (report.imported, report.skipped) == (len(ROWS) - 1, 1), "rule 3: import wrote an actor that exists"
 
 
 async def imported_again(w: World) -> None:

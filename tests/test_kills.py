@@ -375,9 +375,10 @@ async def test_process_killed_at_any_statement_leaves_the_actor_whole(tmp_path: 
                 said = await worker.rest()
                 worker.kill()
             row = beside.read(path)["Vehicle", actor_id]
-            assert check_whole(row) == int("stored" in said)
-            assert (row.applied is not None) == ("migrated" in said)
+            is_stored, is_migrated = "stored" in said, "migrated" in said
+            assert check_whole(row) == int(is_stored), f"rule 3: was told {said}, found {row}"
+            assert (row.applied is not None) == is_migrated, f"rule 3: was told {said}, found {row}"
             async with node.activate("Vehicle", actor_id) as activation:
                 value: Any = await activation.state().migrate_and_load()
-                assert value["calls"] == int("stored" in said)
+                assert value["calls"] == int(is_stored), f"rule 3: was told {said}, loaded {value}"
     assert number > 12, "the trace saw no statements"

@@ -1,7 +1,7 @@
 """Each planted bug must be found: ``pytest -m planted`` says by which method, and how fast.
 
 The code under test is a copy of the package with one piece of text replaced; the tests are those of every day, and one
-of them must fail. They run in processes of their own, as many at once as there are processors.
+of them must fail. They run in a process of their own, without the plug-ins that only cost time.
 """
 
 from __future__ import annotations
@@ -13,15 +13,10 @@ import subprocess
 import sys
 import time
 import tomllib
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +40,9 @@ METHODS = {
 SCHEDULES_IN_CI = {"schedules in memory": "4000", "schedules on SQLite": "1000"}
 """As many as all seeds of the kind together."""
 
+PLUGINS_NOT_NEEDED = ("cacheprovider", "cov", "hypothesispytest", "xdist")
+ADDOPTS = ("-o", "addopts=--strict-markers --strict-config -m 'not stress'")
+
 pytestmark = [pytest.mark.planted, pytest.mark.timeout(300)]
 
 
@@ -67,23 +65,8 @@ class Bug:
 
 BUGS = [Bug(**bug) for bug in tomllib.loads((Path(__file__).parent / "bugs.toml").read_text())["bug"]]
 
-Hunt = tuple[subprocess.CompletedProcess[str], float]
 
-
-@pytest.fixture(scope="module")
-def hunts(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Hunt]]]:
-    """Begin all hunts that were asked for."""
-    asked = {item.callspec.params["bug"].name for item in request.session.items if hasattr(item, "callspec")
-             and "bug" in item.callspec.params}  # fmt: skip
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        folder = tmp_path_factory.mktemp("planted")
-        yield {bug.name: pool.submit(hunt, bug, folder / bug.name) for bug in BUGS if bug.name in asked}
-        pool.shutdown(cancel_futures=True)
-
-
-def hunt(bug: Bug, folder: Path) -> Hunt:
+def hunt(bug: Bug, folder: Path) -> tuple[subprocess.CompletedProcess[str], float]:
     """Plant a bug into a copy, and run the tests of a method there."""
     for name in ("lazymig", "suites", "tests"):
         shutil.copytree(ROOT / name, folder / name)  # compiled files too: the one that is changed is compiled anew
@@ -99,7 +82,8 @@ def hunt(bug: Bug, folder: Path) -> Hunt:
         "DETANGLE_SHRINK": "0",
         "DETANGLE_RUNS": SCHEDULES_IN_CI.get(bug.found_by, ""),
     }
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=short", "--show-capture=no", "-p", "no:cacheprovider"]
+    without = [f"-pno:{plugin}" for plugin in PLUGINS_NOT_NEEDED]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=short", "--show-capture=no", *without, *ADDOPTS]
     outcome = subprocess.run(
         [*command, bug.test or METHODS[bug.found_by]],
         cwd=folder, env=surroundings, capture_output=True, text=True, timeout=200, check=False,
@@ -108,8 +92,8 @@ def hunt(bug: Bug, folder: Path) -> Hunt:
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_planted_bug_is_found(bug: Bug, hunts: dict[str, Future[Hunt]], capsys: pytest.CaptureFixture[str]) -> None:
-    outcome, seconds = hunts[bug.name].result()
+def test_planted_bug_is_found(bug: Bug, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome, seconds = hunt(bug, tmp_path / "copy")
     said = f"{outcome.stdout[-3000:]}{outcome.stderr[-1000:]}"
     assert outcome.returncode == pytest.ExitCode.TESTS_FAILED, f"{bug.found_by} did not find it: {said}"
     reasons = "\n".join(re.findall(r"^E  +(.*)$", outcome.stdout, re.MULTILINE))
