@@ -1,8 +1,12 @@
 """One store over SQL: what the operations do, written once as generators without I/O.
 
-An operation yields statements and is sent their rows; a connection drives it inside one transaction and one trip, and
-rolls back if it raises. So an operation may raise in the middle and nothing has happened, and the same text can be
-driven by a thread, inline, or over a network.
+An operation yields batches of statements and is sent the rows of each statement. A connection drives it inside one
+transaction, a batch a trip, and rolls back if it raises: so an operation may raise in the middle and nothing has
+happened, and the same text can be driven by a thread, inline, or over a network.
+
+A batch that is `last` may be committed together with its statements, before the operation has seen their rows: it saves
+a network's trip. So its statements must be right whatever they find, and what an operation yields afterwards only
+reads what never changes.
 
 What a process learns on the way (which small integer names which applied set) is kept only after the transaction has
 committed.
@@ -14,6 +18,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lazymig import _rows
@@ -26,9 +32,40 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
-Operation = Generator[tuple[str, Mapping[str, Any]], Rows, T]
+Statement = tuple[str, Mapping[str, Any]]
+
+_NO_STATE = (None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Statements of one trip.
+
+    Attributes:
+        statements: Carried out in order, within one transaction, each seeing what was committed before it began.
+        is_last: Whether the transaction may be committed with them.
+    """
+
+    statements: Sequence[Statement]
+    is_last: bool = False
+
+
+def trip(*statements: Statement) -> Batch:
+    """Return a batch that others of the same transaction may follow."""
+    return Batch(statements)
+
+
+def last(*statements: Statement) -> Batch:
+    """Return a batch that ends its transaction."""
+    return Batch(statements, is_last=True)
+
+
+Operation = Generator[Batch, list[Rows], T]
 
 _MICROSECOND = timedelta(microseconds=1)
+
+_STATE = 6
+"""Where a state's name and value begin in a row that was read: after revision, owner, number and three of the stamp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +80,7 @@ class Dialect:
     nodes: str
     claim: str
     holder: str
-    states: str
+    claimed_states: str
     commit: str
     put_state: str
     remove_state: str
@@ -51,7 +88,6 @@ class Dialect:
     forget_unstored: str
     read: str
     scan: str
-    scan_states: str
     census: str
     types: str
     insert_actor: str
@@ -141,9 +177,18 @@ class SqlStore:
 
     async def claim(self, key: ActorKey, fence: Fence) -> Claim | Held:
         """See `Store.claim`; one trip, a second one only to take over from a node proved dead, or removed meanwhile."""
-        found = await self._learning(partial(self._claim, key, fence, None))
+        found = await self._try_to_claim(key, fence, None)
         if isinstance(found, Held) and (is_dead := self._connection.is_dead(found.owner)) is not False:
-            return await self._learning(partial(self._claim, key, fence, found.owner if is_dead else None))
+            return await self._try_to_claim(key, fence, found.owner if is_dead else None)
+        return found
+
+    async def _try_to_claim(self, key: ActorKey, fence: Fence, dead: str | None) -> Claim | Held:
+        try:
+            while (found := await self._learning(partial(self._claim, key, fence, dead))) is None:
+                pass  # it was given up between two statements
+        except CorruptStateError:
+            await self.release([(key, fence)])  # it may have been committed before its stamp was read
+            raise
         return found
 
     async def commit(self, commit: Commit) -> int:
@@ -186,64 +231,75 @@ class SqlStore:
     # --- operations --------------------------------------------------------------------------------------------
 
     def _nodes(self) -> Operation[list[str]]:
-        rows = yield self._sql.nodes, {}
+        (rows,) = yield last((self._sql.nodes, {}))
         return _rows.read_nodes(rows)
 
     def _register(self, node: NodeRecord, gone: Sequence[str]) -> Operation[None]:
-        for other in gone:
-            yield from self._unregister(other)
-        yield self._sql.add_node, {"node": node.node_id, "label": node.label, "build": node.build}
         lease = {"node": node.node_id, "at": self._connection.now(), "lease": node.lease_seconds}
-        yield self._sql.add_heartbeat, lease
+        yield last(
+            *(statement for other in gone for statement in self._removal(other)),
+            (self._sql.add_node, {"node": node.node_id, "label": node.label, "build": node.build}),
+            (self._sql.add_heartbeat, lease),
+        )
 
     def _unregister(self, node_id: str) -> Operation[None]:
-        yield self._sql.remove_node, {"node": node_id}
-        yield self._sql.remove_heartbeat, {"node": node_id}
+        yield last(*self._removal(node_id))
 
-    def _claim(self, key: ActorKey, fence: Fence, dead: str | None, lineage: _Lineage) -> Operation[Claim | Held]:
+    def _removal(self, node_id: str) -> Sequence[Statement]:
+        return (self._sql.remove_node, {"node": node_id}), (self._sql.remove_heartbeat, {"node": node_id})
+
+    def _claim(
+        self, key: ActorKey, fence: Fence, dead: str | None, lineage: _Lineage
+    ) -> Operation[Claim | Held | None]:
         actor = {"type": key.type, "id": key.id}
-        who = {"node": fence.node, "number": fence.number, "dead": dead, "now": self._connection.now()}
-        rows = yield self._sql.claim, actor | who
-        if not rows:
-            held = yield self._sql.holder, actor | {"node": fence.node}
-            if not held:
-                raise LeaseLostError(key)
-            return Held(_rows.read_holder(key, held[0][0]))
-        revision, *stamp = rows[0]
-        states = yield self._sql.states, actor
-        row = (revision, fence.node, fence.number, *stamp)
-        found = yield from self._actor(key, row, states, lineage)
-        return Claim(fence, found, datetime.now(UTC))
+        who = {"node": fence.node, "number": fence.number}
+        rows, states, holder = yield last(
+            (self._sql.claim, actor | who | {"dead": dead, "now": self._connection.now()}),
+            (self._sql.claimed_states, actor | who),
+            (self._sql.holder, actor | {"node": fence.node}),
+        )
+        if rows:
+            revision, *stamp = rows[0]
+            row = (revision, fence.node, fence.number, *stamp)
+            found = yield from self._actor(key, row, states, lineage)
+            return Claim(fence, found, datetime.now(UTC))
+        if not holder:
+            raise LeaseLostError(key)
+        owner = holder[0][0]
+        return None if owner is None else Held(_rows.read_holder(key, owner))
 
     def _commit(self, commit: Commit, lineage: _Lineage) -> Operation[int]:
         key = commit.key
         actor = {"type": key.type, "id": key.id}
         stamp = yield from lineage.columns(key.type, commit.stamp)
         fence = {"node": commit.fence.node, "number": commit.fence.number, "revision": commit.revision}
-        rows = yield self._sql.commit, actor | fence | stamp | {"keep": not commit.release}
+        rows, *_ = yield last(
+            (self._sql.commit, actor | fence | stamp | {"keep": not commit.release}),
+            *(self._write(actor, name, data) for name, data in sorted(commit.writes.items())),
+        )
         if not rows:
             raise LeaseLostError(key)
-        for name, data in commit.writes.items():
-            if data is None:
-                yield self._sql.remove_state, actor | {"name": name}
-            else:
-                yield self._sql.put_state, actor | {"name": name, "value": data}
         return int(rows[0][0])
 
+    def _write(self, actor: Mapping[str, Any], name: str, data: bytes | None) -> Statement:
+        if data is None:
+            return self._sql.remove_state, {**actor, "name": name}
+        return self._sql.put_state, {**actor, "name": name, "value": data}
+
     def _release(self, held: Sequence[tuple[ActorKey, Fence]]) -> Operation[None]:
+        statements: list[Statement] = []
         for key, fence in sorted(held, key=lambda pair: pair[0]):
             actor = {"type": key.type, "id": key.id}
-            rows = yield self._sql.release, actor | {"node": fence.node, "number": fence.number}
-            if rows and rows[0][0] == 0:
-                yield self._sql.forget_unstored, actor
+            statements.append((self._sql.release, actor | {"node": fence.node, "number": fence.number}))
+            statements.append((self._sql.forget_unstored, actor))
+        yield last(*statements)
 
     def _read(self, key: ActorKey, lineage: _Lineage) -> Operation[StoredActor | None]:
-        actor = {"type": key.type, "id": key.id}
-        rows = yield self._sql.read, actor
+        (rows,) = yield last((self._sql.read, {"type": key.type, "id": key.id}))
         if not rows:
             return None
-        states = yield self._sql.states, actor
-        found = yield from self._actor(key, rows[0], states, lineage)
+        states = [row[_STATE:] for row in rows if row[_STATE:] != _NO_STATE]
+        found = yield from self._actor(key, rows[0][:_STATE], states, lineage)
         return found if found.revision else None
 
     def _actor(self, key: ActorKey, row: tuple[Any, ...], states: Rows, lineage: _Lineage) -> Operation[StoredActor]:
@@ -255,23 +311,17 @@ class SqlStore:
         return StoredActor(key, revision, read, of_actor, _rows.read_owner(key, owner), number)
 
     def _scan(self, actor_type: str, after: str, limit: int, lineage: _Lineage) -> Operation[list[StoredActor]]:
-        page = {"type": actor_type, "after": after, "limit": limit}
-        actors = yield self._sql.scan, page
-        if not actors:
-            return []
-        keys = [_rows.read_key(actor_type, actor_id) for actor_id, *_ in actors]
-        states: dict[str, Rows] = {key.id: [] for key in keys}
-        rows = yield self._sql.scan_states, {"type": actor_type, "after": after, "last": keys[-1].id}
-        for actor_id, name, data in rows:
-            if actor_id in states:
-                states[actor_id].append((name, data))
+        (rows,) = yield last((self._sql.scan, {"type": actor_type, "after": after, "limit": limit}))
         found = []
-        for key, (_, *row) in zip(keys, actors, strict=True):
-            found.append((yield from self._actor(key, tuple(row), states[key.id], lineage)))
+        for actor_id, of_actor in groupby(rows, key=itemgetter(0)):
+            key = _rows.read_key(actor_type, actor_id)
+            columns = [row[1:] for row in of_actor]
+            states = [row[_STATE:] for row in columns if row[_STATE:] != _NO_STATE]
+            found.append((yield from self._actor(key, columns[0][:_STATE], states, lineage)))
         return found
 
     def _census(self, actor_type: str, lineage: _Lineage) -> Operation[dict[AppliedSet | None, int]]:
-        rows = yield self._sql.census, {"type": actor_type}
+        (rows,) = yield last((self._sql.census, {"type": actor_type}))
         counts: dict[AppliedSet | None, int] = {}
         for number, count in rows:
             applied = None if number is None else (yield from lineage.get(None, number))
@@ -279,13 +329,12 @@ class SqlStore:
         return counts
 
     def _insert(self, actor_type: str, state: str, rows: Sequence[tuple[str, bytes]]) -> Operation[frozenset[str]]:
-        inserted = set()
-        for actor_id, data in sorted(rows):
-            actor = {"type": actor_type, "id": actor_id}
-            if (yield self._sql.insert_actor, actor):
-                yield self._sql.put_state, actor | {"name": state, "value": data}
-                inserted.add(actor_id)
-        return frozenset(inserted)
+        ordered = sorted(rows)
+        found = yield trip(*((self._sql.insert_actor, {"type": actor_type, "id": actor_id}) for actor_id, _ in ordered))
+        inserted = [row for row, written in zip(ordered, found, strict=True) if written]
+        actor = {"type": actor_type, "name": state}
+        yield last(*((self._sql.put_state, actor | {"id": actor_id, "value": data}) for actor_id, data in inserted))
+        return frozenset(actor_id for actor_id, _ in inserted)
 
 
 class _Lineage:
@@ -296,6 +345,7 @@ class _Lineage:
         self._sets = sets
         self._ids = ids
         self._learned: dict[int, tuple[str, AppliedSet]] = {}
+        self._learned_ids: dict[tuple[str, AppliedSet], int] = {}
 
     def keep(self) -> None:
         for number, (actor_type, applied) in self._learned.items():
@@ -307,7 +357,7 @@ class _Lineage:
             return self._sets[number]
         if number in self._learned:
             return self._learned[number][1]
-        rows = (yield self._sql.lineage, {"lineage": number}) if isinstance(number, int) else []
+        (rows,) = (yield last((self._sql.lineage, {"lineage": number}))) if isinstance(number, int) else [[]]
         if not rows:
             raise CorruptStateError(key, f"its migration-info names the unknown lineage {number!r}")
         actor_type, text = rows[0]
@@ -316,15 +366,14 @@ class _Lineage:
         return applied
 
     def _id(self, actor_type: str, applied: AppliedSet) -> Operation[int]:
-        known = self._ids.get((actor_type, applied))
-        if known is not None:
-            return known
+        known = (actor_type, applied)
+        if known in self._ids or known in self._learned_ids:
+            return self._ids.get(known) or self._learned_ids[known]
         named = {"type": actor_type, "applied": _rows.write_set(applied)}
-        rows = yield self._sql.find_lineage, named
-        if not rows:
-            rows = yield self._sql.add_lineage, named
+        _, rows = yield trip((self._sql.add_lineage, named), (self._sql.find_lineage, named))
         number = int(rows[0][0])
-        self._learned[number] = (actor_type, applied)
+        self._learned[number] = known
+        self._learned_ids[known] = number
         return number
 
     def stamp(self, key: ActorKey, applied: object, writer: object, migrated_at: object) -> Operation[Stamp | None]:
@@ -346,4 +395,5 @@ class _Lineage:
 
 
 def _select(statement: str) -> Operation[Rows]:
-    return (yield statement, {})
+    (rows,) = yield last((statement, {}))
+    return rows

@@ -75,11 +75,15 @@ def steps(connection: sqlite3.Connection, operation: Operation[T], *, writes: bo
         while True:
             yield
             try:
-                statement, parameters = operation.send(rows)  # type: ignore[arg-type]  # a generator starts with None
+                batch = operation.send(rows)  # type: ignore[arg-type]  # a generator starts with None
             except StopIteration as end:
                 found: T = end.value
                 break
-            rows = _fetch(connection, statement, parameters)
+            rows = []
+            for number, (statement, parameters) in enumerate(batch.statements):
+                if number:
+                    yield
+                rows.append(_fetch(connection, statement, parameters))
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

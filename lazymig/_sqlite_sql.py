@@ -53,7 +53,11 @@ DIALECT = Dialect(
         SELECT owner FROM actor WHERE type = :type AND id = :id
         AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
     """,
-    states="SELECT name, value FROM state WHERE type = :type AND id = :id",
+    claimed_states="""
+        SELECT name, value FROM state WHERE type = :type AND id = :id AND EXISTS (
+            SELECT 1 FROM actor WHERE type = :type AND id = :id AND owner = :node AND number = :number
+        )
+    """,
     commit="""
         UPDATE actor SET
             revision = revision + 1,
@@ -72,25 +76,31 @@ DIALECT = Dialect(
         UPDATE actor SET owner = NULL, number = 0
         WHERE type = :type AND id = :id AND owner = :node AND number = :number
         AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
-        RETURNING revision
     """,
-    forget_unstored="DELETE FROM actor WHERE type = :type AND id = :id AND revision = 0 AND owner IS NULL",
+    forget_unstored="""
+        DELETE FROM actor WHERE type = :type AND id = :id AND revision = 0 AND owner IS NULL
+        AND NOT EXISTS (SELECT 1 FROM state WHERE type = :type AND id = :id)
+    """,
     read="""
         SELECT revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-            lineage, written_by, migrated_at
+            lineage, written_by, migrated_at, state.name, state.value
         FROM actor LEFT JOIN node ON node.incarnation = actor.owner
-        WHERE type = :type AND id = :id
+        LEFT JOIN state ON state.type = actor.type AND state.id = actor.id
+        WHERE actor.type = :type AND actor.id = :id
     """,
     scan="""
-        SELECT id, revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-            lineage, written_by, migrated_at
-        FROM actor LEFT JOIN node ON node.incarnation = actor.owner
-        WHERE type = :type AND id > :after AND (
-            revision <> 0 OR EXISTS (SELECT 1 FROM state WHERE state.type = actor.type AND state.id = actor.id)
-        )
-        ORDER BY id LIMIT :limit
+        SELECT page.id, revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
+            lineage, written_by, migrated_at, state.name, state.value
+        FROM (
+            SELECT * FROM actor WHERE type = :type AND id > :after AND (
+                revision <> 0 OR EXISTS (SELECT 1 FROM state WHERE state.type = actor.type AND state.id = actor.id)
+            )
+            ORDER BY id LIMIT :limit
+        ) AS page
+        LEFT JOIN node ON node.incarnation = page.owner
+        LEFT JOIN state ON state.type = page.type AND state.id = page.id
+        ORDER BY page.id
     """,
-    scan_states="SELECT id, name, value FROM state WHERE type = :type AND id > :after AND id <= :last",
     census="SELECT lineage, COUNT(*) FROM actor WHERE type = :type AND revision <> 0 GROUP BY lineage",
     types="SELECT DISTINCT type FROM actor WHERE revision <> 0 ORDER BY type",
     insert_actor="""
@@ -100,6 +110,6 @@ DIALECT = Dialect(
         RETURNING revision
     """,
     find_lineage="SELECT id FROM lineage WHERE type = :type AND applied = :applied",
-    add_lineage="INSERT INTO lineage (type, applied) VALUES (:type, :applied) RETURNING id",
+    add_lineage="INSERT INTO lineage (type, applied) VALUES (:type, :applied) ON CONFLICT DO NOTHING",
     lineage="SELECT type, applied FROM lineage WHERE id = :lineage",
 )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 import apsw
 
 from lazymig import Activation, Actor, Node, Suite, action
-from lazymig._sql import SqlStore
+from lazymig._sql import SqlStore, last
 from lazymig._sqlite_drivers import drive, steps
 from lazymig._sqlite_sql import DIALECT
 from lazymig.errors import StoreUnavailableError
@@ -207,7 +207,7 @@ class RecordedConnection:
         return found
 
     def beat(self, node_id: str) -> Operation[None]:
-        yield DIALECT.beat, {"at": self.now(), "node": node_id}
+        yield last((DIALECT.beat, {"at": self.now(), "node": node_id}))
 
     def enter(self, node_id: str) -> None:
         pass
