@@ -16,9 +16,11 @@ from lazymig import _version
 from lazymig.errors import CorruptStateError, InvalidKeyError, InvalidVersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from semver import Version
+
+    from lazymig._fleet_records import Offer
 
 MAX_ID_BYTES = 1_000
 MAX_NAME_BYTES = 200
@@ -312,12 +314,14 @@ class NodeRecord:
         label: For people.
         build: Name of the release it runs, or None.
         lease_seconds: How long it counts as alive after a heartbeat.
+        offers: What it can do, by type.
     """
 
     node_id: str
     label: str
     build: str | None
     lease_seconds: float
+    offers: Sequence[Offer] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ that is no UTF-8 comes with its bytes as lone surrogates, so that it is refused 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lazymig import _version
+from lazymig._fleet_records import NodeStatus, Offer
 from lazymig._records import MAX_NAME_BYTES, ActorKey, AppliedSet, check_text
 from lazymig.errors import CorruptStateError, InvalidKeyError, InvalidVersionError
 
@@ -60,6 +62,37 @@ def read_nodes(rows: Iterable[tuple[Any, ...]]) -> list[str]:
 def is_incarnation(value: object) -> bool:
     """Tell whether it can name a node, and so a file in a folder of lock files: never one anywhere else."""
     return _is_name(value) and value not in {".", ".."} and not {"/", "\\"} & set(str(value))
+
+
+def write_offer(offer: Offer) -> list[Any]:
+    """Return what a node can do for a type, as JSON values."""
+    return [offer.type, _names(offer.registered), list(offer.actions)]
+
+
+def read_statuses(rows: Iterable[tuple[Any, ...]]) -> list[NodeStatus]:
+    """Return the registered nodes in order. A row that can't be read is passed over, as in `read_nodes`."""
+    found = []
+    for node_id, label, build, age, lease, draining, active, offers in rows:
+        with suppress(CorruptStateError, ValueError, TypeError):
+            read = sorted((_read_offer(*offer) for offer in orjson.loads(offers)), key=lambda offer: offer.type)
+            is_alive = 0 <= age < lease
+            status = NodeStatus(
+                str(node_id),
+                str(label),
+                build,
+                float(age),
+                float(lease),
+                is_alive,
+                bool(draining),
+                int(active),
+                tuple(read),
+            )
+            found.append(status)
+    return sorted(found, key=lambda node: (node.label, node.node_id))
+
+
+def _read_offer(actor_type: Any, registered: Any, actions: Any) -> Offer:
+    return Offer(read_type(actor_type), read_set(None, orjson.dumps(registered)), tuple(map(str, actions)))
 
 
 def read_states(key: ActorKey, revision: int, rows: Iterable[tuple[Any, ...]]) -> dict[str, bytes]:

@@ -1,12 +1,4 @@
-"""One store over SQL: what the operations do, written once as generators without I/O.
-
-An operation yields batches of statements and is sent the rows of each statement. A connection drives it inside one
-transaction, a batch a trip, and rolls back if it raises: so an operation may raise in the middle and nothing has
-happened, and the same text can be driven by a thread, inline, or over a network.
-
-A batch that is `last` may be committed together with its statements, before the operation has seen their rows: it saves
-a network's trip. So its statements must be right whatever they find, and what an operation yields afterwards only
-reads what never changes.
+"""One store over SQL: what the operations do, written once (see `lazymig._sql_operations`).
 
 What a process learns on the way (which small integer names which applied set) is kept only after the transaction has
 committed.
@@ -14,122 +6,33 @@ committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
 
 from lazymig import _rows
-from lazymig._records import ActorKey, AppliedSet, Claim, Held, Stamp, StoredActor
+from lazymig._records import ActorKey, AppliedSet, Claim, Held, StoredActor
+from lazymig._sql_lineage import Lineage
+from lazymig._sql_operations import last, trip
 from lazymig.errors import CorruptStateError, LeaseLostError
 
 if TYPE_CHECKING:
+    from lazymig._fleet_records import NodeStatus
     from lazymig._records import Commit, Fence, NodeRecord
-    from lazymig.store import Pulse
+    from lazymig._sql_operations import Connection, Dialect, Operation, Rows, Statement
+    from lazymig.store import Post, Pulse
 
 T = TypeVar("T")
-Rows = list[tuple[Any, ...]]
-Statement = tuple[str, Mapping[str, Any]]
-
-_NO_STATE = (None, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Statements of one trip.
-
-    Attributes:
-        statements: Carried out in order, within one transaction, each seeing what was committed before it began.
-        is_last: Whether the transaction may be committed with them.
-    """
-
-    statements: Sequence[Statement]
-    is_last: bool = False
-
-
-def trip(*statements: Statement) -> Batch:
-    """Return a batch that others of the same transaction may follow."""
-    return Batch(statements)
-
-
-def last(*statements: Statement) -> Batch:
-    """Return a batch that ends its transaction."""
-    return Batch(statements, is_last=True)
-
-
-Operation = Generator[Batch, list[Rows], T]
-
-_MICROSECOND = timedelta(microseconds=1)
 
 _STATE = 6
 """Where a state's name and value begin in a row that was read: after revision, owner, number and three of the stamp."""
 
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """The statements of one engine; parameters are named and bound."""
-
-    add_node: str
-    remove_node: str
-    add_heartbeat: str
-    beat: str
-    remove_heartbeat: str
-    nodes: str
-    claim: str
-    holder: str
-    claimed_states: str
-    commit: str
-    put_state: str
-    remove_state: str
-    release: str
-    forget_unstored: str
-    read: str
-    scan: str
-    census: str
-    types: str
-    insert_actor: str
-    find_lineage: str
-    add_lineage: str
-    lineage: str
-
-
-class Connection(Protocol):
-    """Drives operations for one process."""
-
-    name: str
-
-    async def run(self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False) -> T:
-        """Drive one operation in one transaction and one trip.
-
-        Args:
-            operation: Makes the generator; called once.
-            writes: Whether it may write.
-            durable: Whether it must survive a crash of the machine once this returns.
-        """
-        ...
-
-    def now(self) -> float:
-        """Return the store's clock for heartbeats, in seconds; it never goes back while the machine runs."""
-        ...
-
-    def enter(self, node_id: str) -> None:
-        """Show that a node of this process lives, before it registers."""
-        ...
-
-    def leave(self, node_id: str) -> None:
-        """Take that back, after the node was removed."""
-        ...
-
-    def is_dead(self, node_id: str) -> bool | None:
-        """Tell whether a node is gone for certain, whatever its heartbeat says; None if it may just be removed."""
-        ...
-
-    def open_pulse(self) -> Pulse:
-        """See `Store.open_pulse`."""
-        ...
+_NO_STATE = (None, None)
 
 
 class SqlStore:
@@ -138,11 +41,16 @@ class SqlStore:
     Args:
         dialect: The statements.
         connection: Drives them.
+        post: Of the same database.
+
+    Attributes:
+        post: See `Store.post`.
     """
 
-    def __init__(self, dialect: Dialect, connection: Connection) -> None:
+    def __init__(self, dialect: Dialect, connection: Connection, post: Post) -> None:
         self._sql = dialect
         self._connection = connection
+        self.post = post
         self._sets: dict[int, AppliedSet] = {}
         self._ids: dict[tuple[str, AppliedSet], int] = {}
 
@@ -168,8 +76,22 @@ class SqlStore:
 
     async def unregister(self, node_id: str) -> None:
         """See `Store.unregister`."""
-        await self._connection.run(partial(self._unregister, node_id))
+        await self._connection.run(partial(self._remove_node, node_id))
         self._connection.leave(node_id)
+
+    async def nodes(self) -> Sequence[NodeStatus]:
+        """See `Store.nodes`."""
+        return await self._connection.run(self._statuses, writes=False)
+
+    async def forget(self, node_id: str) -> bool:
+        """See `Store.forget`."""
+        is_known = await self._connection.forget(partial(self._remove_node, node_id))
+        self._connection.leave(node_id)
+        return is_known
+
+    async def drain(self, node_id: str) -> bool:
+        """See `Store.drain`."""
+        return await self._connection.run(partial(self._drain, node_id))
 
     def open_pulse(self) -> Pulse:
         """See `Store.open_pulse`."""
@@ -221,9 +143,9 @@ class SqlStore:
         return await self._connection.run(partial(self._insert, actor_type, state, rows), durable=True)
 
     async def _learning(
-        self, operation: Callable[[_Lineage], Operation[T]], *, writes: bool = True, durable: bool = False
+        self, operation: Callable[[Lineage], Operation[T]], *, writes: bool = True, durable: bool = False
     ) -> T:
-        lineage = _Lineage(self._sql, self._sets, self._ids)
+        lineage = Lineage(self._sql, self._sets, self._ids)
         found = await self._connection.run(partial(operation, lineage), writes=writes, durable=durable)
         lineage.keep()
         return found
@@ -236,21 +158,37 @@ class SqlStore:
 
     def _register(self, node: NodeRecord, gone: Sequence[str]) -> Operation[None]:
         lease = {"node": node.node_id, "at": self._connection.now(), "lease": node.lease_seconds}
+        offers = orjson.dumps([_rows.write_offer(offer) for offer in node.offers]).decode()
         yield last(
             *(statement for other in gone for statement in self._removal(other)),
-            (self._sql.add_node, {"node": node.node_id, "label": node.label, "build": node.build}),
+            (self._sql.forget_orphans, {}),
+            (self._sql.add_node, {"node": node.node_id, "label": node.label, "build": node.build, "offers": offers}),
             (self._sql.add_heartbeat, lease),
+            *(
+                (self._sql.add_offer, {"node": node.node_id, "type": offer.type, "action": name, "below": offer.below})
+                for offer in node.offers
+                for name in offer.actions
+            ),
+            (self._sql.count_change, {}),
         )
 
-    def _unregister(self, node_id: str) -> Operation[None]:
-        yield last(*self._removal(node_id))
+    def _remove_node(self, node_id: str) -> Operation[bool]:
+        rows, *_ = yield last(*self._removal(node_id), (self._sql.count_change, {}))
+        return bool(rows)
 
     def _removal(self, node_id: str) -> Sequence[Statement]:
-        return (self._sql.remove_node, {"node": node_id}), (self._sql.remove_heartbeat, {"node": node_id})
+        node = {"node": node_id}
+        return (self._sql.remove_node, node), (self._sql.remove_heartbeat, node), (self._sql.remove_offers, node)
 
-    def _claim(
-        self, key: ActorKey, fence: Fence, dead: str | None, lineage: _Lineage
-    ) -> Operation[Claim | Held | None]:
+    def _drain(self, node_id: str) -> Operation[bool]:
+        rows, _ = yield last((self._sql.drain, {"node": node_id}), (self._sql.count_change, {}))
+        return bool(rows)
+
+    def _statuses(self) -> Operation[list[NodeStatus]]:
+        (rows,) = yield last((self._sql.statuses, {"now": self._connection.now()}))
+        return _rows.read_statuses(rows)
+
+    def _claim(self, key: ActorKey, fence: Fence, dead: str | None, lineage: Lineage) -> Operation[Claim | Held | None]:
         actor = {"type": key.type, "id": key.id}
         who = {"node": fence.node, "number": fence.number}
         rows, states, holder = yield last(
@@ -268,7 +206,7 @@ class SqlStore:
         owner = holder[0][0]
         return None if owner is None else Held(_rows.read_holder(key, owner))
 
-    def _commit(self, commit: Commit, lineage: _Lineage) -> Operation[int]:
+    def _commit(self, commit: Commit, lineage: Lineage) -> Operation[int]:
         key = commit.key
         actor = {"type": key.type, "id": key.id}
         stamp = yield from lineage.columns(key.type, commit.stamp)
@@ -294,7 +232,7 @@ class SqlStore:
             statements.append((self._sql.forget_unstored, actor))
         yield last(*statements)
 
-    def _read(self, key: ActorKey, lineage: _Lineage) -> Operation[StoredActor | None]:
+    def _read(self, key: ActorKey, lineage: Lineage) -> Operation[StoredActor | None]:
         (rows,) = yield last((self._sql.read, {"type": key.type, "id": key.id}))
         if not rows:
             return None
@@ -302,7 +240,7 @@ class SqlStore:
         found = yield from self._actor(key, rows[0][:_STATE], states, lineage)
         return found if found.revision else None
 
-    def _actor(self, key: ActorKey, row: tuple[Any, ...], states: Rows, lineage: _Lineage) -> Operation[StoredActor]:
+    def _actor(self, key: ActorKey, row: tuple[Any, ...], states: Rows, lineage: Lineage) -> Operation[StoredActor]:
         revision, owner, number, *stamp = row
         revision = _rows.read_count(key, "revision", revision)
         number = _rows.read_count(key, "lock's number", number)
@@ -310,7 +248,7 @@ class SqlStore:
         of_actor = _rows.read_states(key, revision, states)
         return StoredActor(key, revision, read, of_actor, _rows.read_owner(key, owner), number)
 
-    def _scan(self, actor_type: str, after: str, limit: int, lineage: _Lineage) -> Operation[list[StoredActor]]:
+    def _scan(self, actor_type: str, after: str, limit: int, lineage: Lineage) -> Operation[list[StoredActor]]:
         (rows,) = yield last((self._sql.scan, {"type": actor_type, "after": after, "limit": limit}))
         found = []
         for actor_id, of_actor in groupby(rows, key=itemgetter(0)):
@@ -320,7 +258,7 @@ class SqlStore:
             found.append((yield from self._actor(key, columns[0][:_STATE], states, lineage)))
         return found
 
-    def _census(self, actor_type: str, lineage: _Lineage) -> Operation[dict[AppliedSet | None, int]]:
+    def _census(self, actor_type: str, lineage: Lineage) -> Operation[dict[AppliedSet | None, int]]:
         (rows,) = yield last((self._sql.census, {"type": actor_type}))
         counts: dict[AppliedSet | None, int] = {}
         for number, count in rows:
@@ -335,63 +273,6 @@ class SqlStore:
         actor = {"type": actor_type, "name": state}
         yield last(*((self._sql.put_state, actor | {"id": actor_id, "value": data}) for actor_id, data in inserted))
         return frozenset(actor_id for actor_id, _ in inserted)
-
-
-class _Lineage:
-    """Names applied sets by small integers within one operation; what it learns counts once that has committed."""
-
-    def __init__(self, dialect: Dialect, sets: dict[int, AppliedSet], ids: dict[tuple[str, AppliedSet], int]) -> None:
-        self._sql = dialect
-        self._sets = sets
-        self._ids = ids
-        self._learned: dict[int, tuple[str, AppliedSet]] = {}
-        self._learned_ids: dict[tuple[str, AppliedSet], int] = {}
-
-    def keep(self) -> None:
-        for number, (actor_type, applied) in self._learned.items():
-            known = self._sets.setdefault(number, applied)
-            self._ids[actor_type, known] = number
-
-    def get(self, key: ActorKey | None, number: Any) -> Operation[AppliedSet]:
-        if number in self._sets:
-            return self._sets[number]
-        if number in self._learned:
-            return self._learned[number][1]
-        (rows,) = (yield last((self._sql.lineage, {"lineage": number}))) if isinstance(number, int) else [[]]
-        if not rows:
-            raise CorruptStateError(key, f"its migration-info names the unknown lineage {number!r}")
-        actor_type, text = rows[0]
-        applied = _rows.read_set(key, text)
-        self._learned[number] = (actor_type, applied)
-        return applied
-
-    def _id(self, actor_type: str, applied: AppliedSet) -> Operation[int]:
-        known = (actor_type, applied)
-        if known in self._ids or known in self._learned_ids:
-            return self._ids.get(known) or self._learned_ids[known]
-        named = {"type": actor_type, "applied": _rows.write_set(applied)}
-        _, rows = yield trip((self._sql.add_lineage, named), (self._sql.find_lineage, named))
-        number = int(rows[0][0])
-        self._learned[number] = known
-        self._learned_ids[known] = number
-        return number
-
-    def stamp(self, key: ActorKey, applied: object, writer: object, migrated_at: object) -> Operation[Stamp | None]:
-        if applied is None and writer is None and migrated_at is None:
-            return None
-        read = yield from self.get(key, applied)
-        return Stamp(read, (yield from self.get(key, writer)), _rows.read_time(key, migrated_at))
-
-    def columns(self, actor_type: str, stamp: Stamp | None) -> Operation[dict[str, int | None]]:
-        if stamp is None:
-            return {"version": None, "lineage": None, "written_by": None, "migrated_at": None}
-        time = None if stamp.migrated_at is None else (stamp.migrated_at - _rows.EPOCH) // _MICROSECOND
-        return {
-            "version": stamp.applied.highest,
-            "lineage": (yield from self._id(actor_type, stamp.applied)),
-            "written_by": (yield from self._id(actor_type, stamp.writer)),
-            "migrated_at": time,
-        }
 
 
 def _select(statement: str) -> Operation[Rows]:

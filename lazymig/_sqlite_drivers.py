@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
-    from lazymig._sql import Operation
+    from lazymig._sql_operations import Operation
 
 T = TypeVar("T")
 Steps: TypeAlias = "Generator[None, None, T]"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lazymig._sql import Dialect
+from lazymig._sql_operations import Dialect
+from lazymig._sql_post import PostDialect
 
 APPLICATION_ID = 0x6C7A6D67
 """Marks a file as lazymig's ("lzmg"), so that another program's database is never taken for one."""
@@ -25,21 +26,68 @@ LAYOUTS = (
         id INTEGER PRIMARY KEY, type TEXT NOT NULL, applied TEXT NOT NULL,
         UNIQUE (type, applied)
     );
-    CREATE TABLE node (incarnation TEXT PRIMARY KEY, label TEXT NOT NULL, build TEXT) WITHOUT ROWID;
-    CREATE TABLE heartbeat (incarnation TEXT PRIMARY KEY, at REAL NOT NULL, lease REAL NOT NULL) WITHOUT ROWID;
+    CREATE TABLE node (
+        incarnation TEXT PRIMARY KEY, label TEXT NOT NULL, build TEXT,
+        offers TEXT NOT NULL, draining INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID;
+    CREATE TABLE heartbeat (
+        incarnation TEXT PRIMARY KEY, at REAL NOT NULL, lease REAL NOT NULL, active INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID;
+    CREATE TABLE offer (
+        incarnation TEXT NOT NULL, type TEXT NOT NULL, action TEXT NOT NULL, below INTEGER NOT NULL,
+        PRIMARY KEY (incarnation, type, action)
+    ) WITHOUT ROWID;
+    CREATE TABLE fleet (changes INTEGER NOT NULL);
+    INSERT INTO fleet VALUES (0);
+    CREATE TABLE call (
+        number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
+        type TEXT NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, arguments BLOB NOT NULL,
+        sender TEXT NOT NULL, chain TEXT NOT NULL, traceparent TEXT,
+        needs INTEGER NOT NULL, target TEXT, until REAL NOT NULL,
+        status INTEGER NOT NULL, taker TEXT, result BLOB
+    );
+    CREATE INDEX call_waiting ON call (type, actor) WHERE status = 0;
+    CREATE INDEX call_ended ON call (sender) WHERE status <> 0;
     """,
 )
 """The layout's versions: script N brings a file from version N to N + 1."""
+
+_ALIVE = "SELECT incarnation FROM heartbeat WHERE at <= :now AND :now < at + lease"
 
 _IS_ALIVE = """EXISTS (
     SELECT 1 FROM heartbeat WHERE incarnation = actor.owner AND at <= :now AND :now < at + lease
 )"""
 
+_TAKEABLE = f"""
+    SELECT number FROM call
+    WHERE status = 0 AND action <> '' AND until > :now AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node) AND (
+        target = :node
+        OR (target IS NULL OR target NOT IN ({_ALIVE}))
+        AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node AND NOT draining)
+        AND EXISTS (
+            SELECT 1 FROM offer
+            WHERE incarnation = :node AND offer.type = call.type AND offer.action = call.action AND call.needs < below
+        )
+    )
+    ORDER BY number LIMIT :limit
+"""  # noqa: S608  (a constant is put in, no value)
+
+_STATE = f"status, result, taker, COALESCE(taker, '') IN ({_ALIVE}), needs, target"
+
 DIALECT = Dialect(
-    add_node="INSERT INTO node (incarnation, label, build) VALUES (:node, :label, :build)",
-    remove_node="DELETE FROM node WHERE incarnation = :node",
+    add_node="INSERT INTO node (incarnation, label, build, offers) VALUES (:node, :label, :build, :offers)",
+    add_offer="INSERT INTO offer (incarnation, type, action, below) VALUES (:node, :type, :action, :below)",
+    forget_orphans="DELETE FROM call WHERE NOT EXISTS (SELECT 1 FROM node)",
+    count_change="UPDATE fleet SET changes = changes + 1",
+    remove_node="DELETE FROM node WHERE incarnation = :node RETURNING incarnation",
+    remove_offers="DELETE FROM offer WHERE incarnation = :node",
+    drain="UPDATE node SET draining = 1 WHERE incarnation = :node RETURNING incarnation",
+    statuses="""
+        SELECT incarnation, label, build, :now - at, lease, draining, active, offers
+        FROM node JOIN heartbeat USING (incarnation)
+    """,
     add_heartbeat="INSERT INTO heartbeat (incarnation, at, lease) VALUES (:node, :at, :lease)",
-    beat="UPDATE heartbeat SET at = :at WHERE incarnation = :node",
+    beat="UPDATE heartbeat SET at = :at, active = :active WHERE incarnation = :node",
     remove_heartbeat="DELETE FROM heartbeat WHERE incarnation = :node",
     nodes="SELECT incarnation FROM node",
     claim=f"""
@@ -112,4 +160,54 @@ DIALECT = Dialect(
     find_lineage="SELECT id FROM lineage WHERE type = :type AND applied = :applied",
     add_lineage="INSERT INTO lineage (type, applied) VALUES (:type, :applied) ON CONFLICT DO NOTHING",
     lineage="SELECT type, applied FROM lineage WHERE id = :lineage",
+)
+
+POST_DIALECT = PostDialect(
+    send=f"""
+        INSERT INTO call (id, type, actor, action, arguments, sender, chain, traceparent, needs, target, until, status)
+        SELECT :call, :type, :id, :action, :arguments, :sender, :chain, :traceparent, :needs,
+            COALESCE(:target, (SELECT owner FROM actor WHERE type = :type AND id = :id AND owner IN ({_ALIVE}))),
+            :now + :wait, 0
+        WHERE :action = '' OR NOT EXISTS (
+            SELECT 1 FROM call WHERE status = 0 AND type = :type AND actor = :id AND action <> '' LIMIT 1 OFFSET :others
+        )
+        ON CONFLICT (id) DO NOTHING
+        RETURNING id
+    """,  # noqa: S608  (a constant is put in, no value)
+    takeable=_TAKEABLE.replace(":limit", "1"),
+    wanted="""
+        SELECT call.type, call.actor FROM call JOIN actor ON actor.type = call.type AND actor.id = call.actor
+        WHERE status = 0 AND action = '' AND until > :now AND owner = :node
+    """,
+    answers=f"SELECT id, {_STATE} FROM call WHERE sender = :sender AND status <> 0",  # noqa: S608
+    fleet="SELECT changes FROM fleet",
+    take=f"""
+        UPDATE call SET status = 1, taker = :node WHERE number IN ({_TAKEABLE})
+        RETURNING number, id, type, actor, action, arguments, sender, chain, traceparent, needs, target
+    """,  # noqa: S608
+    answer="""
+        UPDATE call SET status = 2, result = :result, until = :now + :keep
+        WHERE id = :call AND status = 1 AND taker = :node RETURNING id
+    """,
+    forward="""
+        UPDATE call SET status = 0, taker = NULL, target = :target, needs = MAX(needs, :needs)
+        WHERE id = :call AND status = 1 AND taker = :node RETURNING id
+    """,
+    cancel="""
+        INSERT INTO call (id, type, actor, action, arguments, sender, chain, needs, until, status)
+        VALUES (:call, '', '', '', x'', :sender, '[]', 0, :now + :keep, 4)
+        ON CONFLICT (id) DO UPDATE SET status = 4, until = excluded.until WHERE status = 0
+    """,
+    lose=f"""
+        UPDATE call SET status = 3, until = :now + :keep
+        WHERE id = :call AND status = 1 AND taker NOT IN ({_ALIVE})
+    """,  # noqa: S608
+    state=f"SELECT {_STATE} FROM call WHERE id = :call",  # noqa: S608
+    remove="DELETE FROM call WHERE id = :call",
+    tidy_calls=f"""
+        DELETE FROM call
+        WHERE until + CASE status WHEN 1 THEN :keep ELSE 0 END <= :now
+        AND NOT (status = 1 AND taker IN ({_ALIVE}))
+    """,  # noqa: S608
+    silent_nodes="SELECT incarnation FROM heartbeat WHERE at > :now OR at + :leases * lease <= :now",
 )

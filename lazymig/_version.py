@@ -71,4 +71,9 @@ def is_newer_major(stored: int, supported: int) -> bool:
 
     Only the major decides; 0.x counts as one major.
     """
-    return (stored >> 2 * _PART_BITS) > (supported >> 2 * _PART_BITS)
+    return stored >= next_major(supported)
+
+
+def next_major(supported: int) -> int:
+    """Return the first packed version that software that supports ``supported`` may not read."""
+    return ((supported >> 2 * _PART_BITS) + 1) << 2 * _PART_BITS

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from lazymig._memory_post import MemoryPost, Registered
 from lazymig._records import ActorKey, Claim, Held, StoredActor
 from lazymig.errors import LeaseLostError, StoreClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from lazymig._fleet_records import NodeStatus
     from lazymig._records import AppliedSet, Commit, Fence, NodeRecord, Stamp
 
 
@@ -23,12 +25,6 @@ class _Row:
     stamp: Stamp | None = None
     states: dict[str, bytes] = field(default_factory=dict)
     fence: Fence | None = None
-
-
-@dataclass(slots=True)
-class _Alive:
-    lease_seconds: float
-    beat_at: float
 
 
 class MemoryStore:
@@ -43,33 +39,55 @@ class MemoryStore:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._rows: dict[ActorKey, _Row] = {}
-        self._nodes: dict[str, _Alive] = {}
+        self._nodes: dict[str, Registered] = {}
         self._is_open = True
+        self.post = MemoryPost(self._check_open, clock, self._nodes, self._holder)
 
     async def register(self, node: NodeRecord, *, replaces: str | None = None) -> None:
         """See `Store.register`."""
         self._check_open()
         if replaces is not None:
             self._nodes.pop(replaces, None)
-        self._nodes[node.node_id] = _Alive(node.lease_seconds, self._clock())
+        self._nodes[node.node_id] = Registered(node, self._clock())
+        self.post.fleet += 1
 
     async def unregister(self, node_id: str) -> None:
         """See `Store.unregister`."""
+        await self.forget(node_id)
+
+    async def nodes(self) -> Sequence[NodeStatus]:
+        """See `Store.nodes`."""
         self._check_open()
-        self._nodes.pop(node_id, None)
+        now = self._clock()
+        return sorted((node.status(now) for node in self._nodes.values()), key=lambda node: (node.label, node.node_id))
+
+    async def forget(self, node_id: str) -> bool:
+        """See `Store.forget`."""
+        self._check_open()
+        self.post.fleet += 1
+        return self._nodes.pop(node_id, None) is not None
+
+    async def drain(self, node_id: str) -> bool:
+        """See `Store.drain`."""
+        self._check_open()
+        self.post.fleet += 1
+        if node_id in self._nodes:
+            self._nodes[node_id].is_draining = True
+        return node_id in self._nodes
 
     def open_pulse(self) -> MemoryStore:
         """Return the store itself: it takes heartbeats from any thread."""
         self._check_open()
         return self
 
-    def beat(self, node_id: str) -> bool:
+    def beat(self, node_id: str, active: int = 0) -> bool:
         """See `Pulse.beat`."""
         self._check_open()
         node = self._nodes.get(node_id)
         if node is None:
             return False
         node.beat_at = self._clock()
+        node.active = active
         return True
 
     def close(self) -> None:
@@ -164,7 +182,12 @@ class MemoryStore:
 
     def _is_alive(self, node_id: str) -> bool:
         node = self._nodes.get(node_id)
-        return node is not None and self._clock() - node.beat_at < node.lease_seconds
+        return node is not None and node.is_alive(self._clock())
+
+    def _holder(self, key: ActorKey) -> str | None:
+        """Return the living node that holds an actor."""
+        row = self._rows.get(key)
+        return row.fence.node if row is not None and row.fence is not None and self._is_alive(row.fence.node) else None
 
     def _known(self) -> list[ActorKey]:
         return [key for key, row in self._rows.items() if row.revision > 0]

@@ -25,8 +25,19 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lazymig._presence import Presence
 from lazymig._sql import SqlStore
-from lazymig._sqlite_drivers import BUSY_SECONDS, PRIMARY_CODE, RETRY_SECONDS, Inline, Thread, connect, is_busy, steps
-from lazymig._sqlite_sql import APPLICATION_ID, DIALECT, LAYOUTS
+from lazymig._sql_post import SqlPost
+from lazymig._sqlite_drivers import (
+    BUSY_SECONDS,
+    PRIMARY_CODE,
+    RETRY_SECONDS,
+    Inline,
+    Thread,
+    connect,
+    drive,
+    is_busy,
+    steps,
+)
+from lazymig._sqlite_sql import APPLICATION_ID, DIALECT, LAYOUTS, POST_DIALECT
 from lazymig.errors import (
     StoreClosedError,
     StoreError,
@@ -38,7 +49,7 @@ from lazymig.errors import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from lazymig._sql import Operation
+    from lazymig._sql_operations import Operation
     from lazymig._sqlite_drivers import Driver, Steps
 
 T = TypeVar("T")
@@ -210,10 +221,11 @@ class SQLitePulse:
             self._connection = connect(path, "rw", busy_seconds)
             self._connection.execute("PRAGMA synchronous = NORMAL")
 
-    def beat(self, node_id: str) -> bool:
+    def beat(self, node_id: str, active: int = 0) -> bool:
         """See `Pulse.beat`."""
+        beat = {"at": self._clock(), "node": node_id, "active": active}
         with translating(self._name):
-            return self._connection.execute(DIALECT.beat, {"at": self._clock(), "node": node_id}).rowcount == 1
+            return self._connection.execute(DIALECT.beat, beat).rowcount == 1
 
     def close(self) -> None:
         """Close the connection."""
@@ -230,6 +242,8 @@ class SQLiteConnection:
         driver: Where they run.
     """
 
+    poll_seconds = 0.005
+
     def __init__(self, driver: Driver, path: Path, name: str, *, is_full: bool, clock: Callable[[], float]) -> None:
         self.name = name
         self.trips = 0
@@ -239,6 +253,7 @@ class SQLiteConnection:
         self._path = path
         self._syncing = Syncing(partial(rewrite, path.with_name(f"{path.name}-wal")), is_full=is_full)
         self._is_closed = False
+        self._looking: sqlite3.Connection | None = None
         self._presence = Presence(path.with_name(f"{path.name}-nodes"))
 
     async def run(self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False) -> T:
@@ -249,6 +264,19 @@ class SQLiteConnection:
         self.commits += durable
         with translating(self.name):
             return await self.driver.walk(partial(self._syncing.steps, operation, writes=writes, durable=durable))
+
+    async def look(self, operation: Callable[[], Operation[T]]) -> T:
+        """See `Connection.look`: on the event loop's thread, because readers wait for nobody in a write-ahead log."""
+        if self._is_closed:
+            raise StoreClosedError(self.name)
+        with translating(self.name):
+            if self._looking is None:
+                self._looking = connect(self._path, "ro", 0.0)
+            return drive(steps(self._looking, operation(), writes=False))
+
+    async def forget(self, operation: Callable[[], Operation[T]]) -> T:
+        """See `Connection.forget`: there is one writer at a time, so nothing is under way."""
+        return await self.run(operation)
 
     def enter(self, node_id: str) -> None:
         """Take the node's file lock."""
@@ -275,6 +303,8 @@ class SQLiteConnection:
     async def close(self) -> None:
         """Finish what is queued, close the file, give the file locks up."""
         self._is_closed = True
+        if self._looking is not None:
+            self._looking.close()
         try:
             await self.driver.close()
         finally:
@@ -311,7 +341,7 @@ async def open_sqlite(
     try:
         with translating(name):
             await driver.call(partial(lay_out, name=name, create=create))
-        yield SqlStore(DIALECT, opened)
+        yield SqlStore(DIALECT, opened, SqlPost(POST_DIALECT, opened))
     finally:
         await opened.close()
 

@@ -28,14 +28,15 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from lazymig._fleet_records import Call, CallState, Mail, NodeStatus
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
 
 
 class Pulse(Protocol):
     """A node's line for heartbeats: used from one thread that is not the event loop's."""
 
-    def beat(self, node_id: str) -> bool:
-        """Note that the node is alive, now by the store's clock.
+    def beat(self, node_id: str, active: int = 0) -> bool:
+        """Note that the node is alive, now by the store's clock, and how many actors are active on it.
 
         Returns:
             False if the node is not registered (any more): it must drop what it has active.
@@ -50,12 +51,93 @@ class Pulse(Protocol):
         ...
 
 
+class Post(Protocol):
+    """Keeps the calls that travel between nodes.
+
+    Every operation is atomic, one round trip, and a compare-and-set: whoever comes too late learns what is the case.
+    """
+
+    poll_seconds: float
+    """How often a node looks for mail."""
+
+    async def send(self, call: Call, *, max_waiting: int) -> bool:
+        """Let a call wait for a node; without a target its target becomes the actor's living owner.
+
+        Returns:
+            False if ``max_waiting`` calls on the actor wait already; nothing was stored then.
+        """
+        ...
+
+    async def peek(self, node_id: str, sender: str) -> Mail:
+        """Look for mail, without a lock, and cheap where there is none.
+
+        Raises:
+            StoreError: It can't be seen now.
+        """
+        ...
+
+    async def take(self, node_id: str, limit: int) -> Sequence[Call]:
+        """Take up to ``limit`` waiting calls, oldest first: those for this node, and those for nobody else alive.
+
+        Must give each call to one node only, never one whose time is over, and none to a node that is not registered.
+        """
+        ...
+
+    async def answer(self, call_id: str, node_id: str, result: bytes) -> bool:
+        """End a call that this node took.
+
+        Returns:
+            False if it isn't this node's any more.
+        """
+        ...
+
+    async def forward(self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None) -> bool:
+        """Let a call wait again that this node took and of which no code has run.
+
+        Args:
+            call_id: The call.
+            node_id: This node.
+            needs: Raises what the call needs, never lowers it.
+            target: Who holds the actor, or None.
+        """
+        ...
+
+    async def cancel(self, call_id: str, sender: str) -> CallState:
+        """Cancel a call that waits, or that was never stored: then it can't be stored afterwards either.
+
+        Returns:
+            Its state: only CANCELLED promises that it did not run and will not.
+        """
+        ...
+
+    async def lose(self, call_id: str) -> CallState:
+        """Give up a taken call whose node is dead; its state afterwards."""
+        ...
+
+    async def remove(self, call_ids: Sequence[str]) -> None:
+        """Remove calls whose end was noted."""
+        ...
+
+    async def tidy(self) -> Sequence[str]:
+        """Remove calls that nobody waits for any more.
+
+        Returns:
+            Ids of the nodes silent for ten of their lease times, to be forgotten.
+        """
+        ...
+
+
 class Store(Protocol):
     """Keeps actors and nodes. Opened by `open_store`; usable by several nodes of one event loop."""
 
     @property
     def name(self) -> str:
         """Its URL without secrets, for people."""
+        ...
+
+    @property
+    def post(self) -> Post:
+        """The calls that travel."""
         ...
 
     async def register(self, node: NodeRecord, *, replaces: str | None = None) -> None:
@@ -67,6 +149,18 @@ class Store(Protocol):
 
     async def unregister(self, node_id: str) -> None:
         """Remove a node: its locks are free, its fences void. Unknown nodes are no error."""
+        ...
+
+    async def nodes(self) -> Sequence[NodeStatus]:
+        """Return all registered nodes, ordered by label, then id."""
+        ...
+
+    async def forget(self, node_id: str) -> bool:
+        """Remove a node for good: once this returns, none of its fences is valid; False if it is unknown."""
+        ...
+
+    async def drain(self, node_id: str) -> bool:
+        """Ask a node to give its actors up and take no more; False if it is unknown."""
         ...
 
     def open_pulse(self) -> Pulse:

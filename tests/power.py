@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 import apsw
 
 from lazymig import Activation, Actor, Node, Suite, action
-from lazymig._sql import SqlStore, last
+from lazymig._sql import SqlStore
+from lazymig._sql_operations import last
+from lazymig._sql_post import SqlPost
 from lazymig._sqlite_drivers import drive, steps
-from lazymig._sqlite_sql import DIALECT
+from lazymig._sqlite_sql import DIALECT, POST_DIALECT
 from lazymig.errors import StoreUnavailableError
 from lazymig.sqlite import Syncing, lay_out, translating
 from lazymig.testing import ManualClock, release
@@ -30,7 +32,7 @@ from tests.disk import Recorder
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lazymig._sql import Operation
+    from lazymig._sql_operations import Operation
     from lazymig._sqlite_drivers import Steps
     from tests.beside import Row
     from tests.disk import Entry
@@ -186,6 +188,7 @@ class RecordedConnection:
     """The `Connection` of a store on a recorded disk; alone on it, so heartbeats and file locks have nobody to tell."""
 
     name = "sqlite:////store.db"
+    poll_seconds = 1000.0
 
     def __init__(self, recorder: Recorder, recording: Recording, policy: Policy) -> None:
         self.connection = cast("sqlite3.Connection", Driver(recorder))
@@ -206,8 +209,14 @@ class RecordedConnection:
             self._recording.note(began, rows(self.connection), is_durable=durable)
         return found
 
+    async def look(self, operation: Callable[[], Operation[T]]) -> T:
+        return await self.run(operation, writes=False)
+
+    async def forget(self, operation: Callable[[], Operation[T]]) -> T:
+        return await self.run(operation)
+
     def beat(self, node_id: str) -> Operation[None]:
-        yield last((DIALECT.beat, {"at": self.now(), "node": node_id}))
+        yield last((DIALECT.beat, {"at": self.now(), "node": node_id, "active": 0}))
 
     def enter(self, node_id: str) -> None:
         pass
@@ -225,7 +234,7 @@ class RecordedConnection:
 class SilentPulse:
     """A line for heartbeats that nobody hears."""
 
-    def beat(self, node_id: str) -> bool:
+    def beat(self, node_id: str, active: int = 0) -> bool:
         return True
 
     def close(self) -> None:
@@ -282,7 +291,7 @@ async def day_of_retries(connection: RecordedConnection, recording: Recording) -
 
 def open_node(connection: RecordedConnection, upto: str | None = None) -> Node:
     served = suite if upto is None else release(suite, upto)
-    store = SqlStore(DIALECT, connection)
+    store = SqlStore(DIALECT, connection, SqlPost(POST_DIALECT, connection))
     return Node(store, [served], lease_seconds=1000.0, hand_over_seconds=0, idle_seconds=1000.0)
 
 
@@ -292,7 +301,7 @@ def padding(rng: Random) -> int:
 
 async def first_day(connection: RecordedConnection, recording: Recording, rng: Random) -> None:
     legacy = [(actor_id, b'{"mark":"0.0.0","n":0}') for actor_id in IDS]
-    await SqlStore(DIALECT, connection).insert("Car", "main", legacy)
+    await SqlStore(DIALECT, connection, SqlPost(POST_DIALECT, connection)).insert("Car", "main", legacy)
     for actor_id in IDS:
         recording.acknowledge(actor_id, 0)
     async with open_node(connection, "1.0.0") as node:

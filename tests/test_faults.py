@@ -356,8 +356,8 @@ class HeardPulse:
         self._store = store
         self.close = pulse.close
 
-    def beat(self, node_id: str) -> bool:
-        is_known = self._pulse.beat(node_id)
+    def beat(self, node_id: str, active: int = 0) -> bool:
+        is_known = self._pulse.beat(node_id, active)
         if len(self._store.pulse_calls) >= self._store.awaited:
             self._store.heard.set()
         return is_known

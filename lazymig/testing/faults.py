@@ -13,8 +13,9 @@ from lazymig.errors import LazymigError, StoreUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
+    from lazymig._fleet_records import Call, CallState, NodeStatus
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
-    from lazymig.store import Pulse, Store
+    from lazymig.store import Post, Pulse, Store
 
 T = TypeVar("T")
 
@@ -70,6 +71,7 @@ class FaultyStore:
         self._landing: list[asyncio.Task[None]] = []
         self._pulse_fault: Fault | None = None
         self.pulse_calls: list[str] = []
+        self.post = _FaultyPost(store.post, self._pass)
 
     def arm(self, fault: Fault | None, victim: asyncio.Task[Any] | None = None) -> None:
         """Begin to count, and let this fault come; None only counts."""
@@ -101,6 +103,18 @@ class FaultyStore:
     def open_pulse(self) -> Pulse:
         """See `Store.open_pulse`; counted apart, see `arm_pulse`."""
         return _FaultyPulse(self._pass_pulse("open_pulse", self._store.open_pulse), self._pass_pulse)
+
+    async def nodes(self) -> Sequence[NodeStatus]:
+        """See `Store.nodes`."""
+        return await self._pass("nodes", self._store.nodes())
+
+    async def forget(self, node_id: str) -> bool:
+        """See `Store.forget`."""
+        return await self._pass("forget", self._store.forget(node_id))
+
+    async def drain(self, node_id: str) -> bool:
+        """See `Store.drain`."""
+        return await self._pass("drain", self._store.drain(node_id))
 
     async def claim(self, key: ActorKey, fence: Fence) -> Claim | Held:
         """See `Store.claim`."""
@@ -193,6 +207,48 @@ class FaultyStore:
         self._victim.cancel()
 
 
+class _FaultyPost:
+    """The calls of a `FaultyStore`. Looking for mail and tidying up go by the clock: neither counted nor hit."""
+
+    def __init__(self, post: Post, pass_on: Callable[[str, Coroutine[Any, Any, Any]], Awaitable[Any]]) -> None:
+        self._post = post
+        self._pass = pass_on
+        self.poll_seconds = post.poll_seconds
+        self.peek = post.peek
+        self.tidy = post.tidy
+
+    async def send(self, call: Call, *, max_waiting: int) -> bool:
+        """See `Post.send`."""
+        return bool(await self._pass("send", self._post.send(call, max_waiting=max_waiting)))
+
+    async def take(self, node_id: str, limit: int) -> Sequence[Call]:
+        """See `Post.take`."""
+        taken: Sequence[Call] = await self._pass("take", self._post.take(node_id, limit))
+        return taken
+
+    async def answer(self, call_id: str, node_id: str, result: bytes) -> bool:
+        """See `Post.answer`."""
+        return bool(await self._pass("answer", self._post.answer(call_id, node_id, result)))
+
+    async def forward(self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None) -> bool:
+        """See `Post.forward`."""
+        return bool(await self._pass("forward", self._post.forward(call_id, node_id, needs=needs, target=target)))
+
+    async def cancel(self, call_id: str, sender: str) -> CallState:
+        """See `Post.cancel`."""
+        state: CallState = await self._pass("cancel", self._post.cancel(call_id, sender))
+        return state
+
+    async def lose(self, call_id: str) -> CallState:
+        """See `Post.lose`."""
+        state: CallState = await self._pass("lose", self._post.lose(call_id))
+        return state
+
+    async def remove(self, call_ids: Sequence[str]) -> None:
+        """See `Post.remove`."""
+        await self._pass("remove", self._post.remove(call_ids))
+
+
 class _FaultyPulse:
     """The line for heartbeats of a `FaultyStore`."""
 
@@ -200,9 +256,9 @@ class _FaultyPulse:
         self._pulse = pulse
         self._pass = pass_on
 
-    def beat(self, node_id: str) -> bool:
+    def beat(self, node_id: str, active: int = 0) -> bool:
         """See `Pulse.beat`."""
-        return self._pass("beat", lambda: self._pulse.beat(node_id))
+        return self._pass("beat", lambda: self._pulse.beat(node_id, active))
 
     def close(self) -> None:
         """See `Pulse.close`."""

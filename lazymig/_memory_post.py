@@ -1,0 +1,215 @@
+"""The travelling calls of the store in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lazymig._fleet_records import Call, CallState, CallStatus, Mail, NodeStatus
+from lazymig._records import ActorKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lazymig._records import NodeRecord
+
+FORGET_LEASES = 10
+"""After that many lease times of silence a node is forgotten."""
+
+KEEP_SECONDS = 600.0
+"""How long a call is kept whose answer nobody fetches."""
+
+_NOBODY = ActorKey("-", "-")
+
+
+@dataclass(slots=True)
+class Registered:
+    """A node's row."""
+
+    record: NodeRecord
+    beat_at: float
+    active: int = 0
+    is_draining: bool = False
+
+    def is_alive(self, now: float) -> bool:
+        """Tell whether its lease lasts."""
+        return now - self.beat_at < self.record.lease_seconds
+
+    def status(self, now: float) -> NodeStatus:
+        """Return it as others see it."""
+        record = self.record
+        offers = tuple(sorted(record.offers, key=lambda offer: offer.type))
+        return NodeStatus(
+            record.node_id, record.label, record.build, now - self.beat_at, record.lease_seconds, self.is_alive(now),
+            self.is_draining, self.active, offers,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Letter:
+    call: Call
+    target: str | None
+    needs: int
+    until: float
+    status: CallStatus = CallStatus.WAITING
+    taker: str | None = None
+    result: bytes | None = None
+
+
+class MemoryPost:
+    """See `lazymig.store.Post`.
+
+    Args:
+        check_open: Raises if the store is closed.
+        clock: The store's.
+        nodes: Those registered, by id.
+        holder: Returns the living node that holds an actor.
+    """
+
+    poll_seconds = 0.005
+
+    def __init__(
+        self,
+        check_open: Callable[[], None],
+        clock: Callable[[], float],
+        nodes: dict[str, Registered],
+        holder: Callable[[ActorKey], str | None],
+    ) -> None:
+        self._check_open = check_open
+        self._clock = clock
+        self._nodes = nodes
+        self._holder = holder
+        self._letters: dict[str, _Letter] = {}
+        self.fleet = 0
+
+    async def send(self, call: Call, *, max_waiting: int) -> bool:
+        """See `Post.send`."""
+        self._check_open()
+        known = self._letters.get(call.call_id)
+        if known is not None:
+            return True
+        waiting = sum(
+            other.call.key == call.key and other.call.action != "" and other.status == CallStatus.WAITING
+            for other in self._letters.values()
+        )
+        if call.action and waiting >= max_waiting:
+            return False
+        target = call.target or self._holder(call.key)
+        until = self._clock() + call.wait_seconds
+        self._letters[call.call_id] = _Letter(call, target, call.needs, until)
+        return True
+
+    async def peek(self, node_id: str, sender: str) -> Mail:
+        """See `Post.peek`."""
+        self._check_open()
+        wanted = [
+            letter.call.key
+            for letter in self._letters.values()
+            if self._is_waiting(letter) and not letter.call.action and self._holder(letter.call.key) == node_id
+        ]
+        answers = {
+            call_id: self._state(letter)
+            for call_id, letter in self._letters.items()
+            if letter.call.sender == sender and letter.status != CallStatus.WAITING
+        }
+        has_calls = any(self._is_for(node_id, letter) for letter in self._letters.values())
+        return Mail(has_calls, tuple(wanted), answers, self.fleet)
+
+    async def take(self, node_id: str, limit: int) -> Sequence[Call]:
+        """See `Post.take`."""
+        self._check_open()
+        taken: list[Call] = []
+        for letter in self._letters.values():
+            if len(taken) < limit and self._is_for(node_id, letter):
+                letter.status, letter.taker = CallStatus.TAKEN, node_id
+                taken.append(replace(letter.call, needs=letter.needs, target=letter.target))
+        return taken
+
+    async def answer(self, call_id: str, node_id: str, result: bytes) -> bool:
+        """See `Post.answer`."""
+        letter = self._taken_by(call_id, node_id)
+        if letter is None:
+            return False
+        letter.status, letter.result, letter.until = CallStatus.DONE, result, self._clock() + KEEP_SECONDS
+        return True
+
+    async def forward(self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None) -> bool:
+        """See `Post.forward`."""
+        letter = self._taken_by(call_id, node_id)
+        if letter is None:
+            return False
+        letter.status, letter.taker, letter.target = CallStatus.WAITING, None, target
+        letter.needs = max(letter.needs, needs)
+        return True
+
+    async def cancel(self, call_id: str, sender: str) -> CallState:
+        """See `Post.cancel`."""
+        self._check_open()
+        until = self._clock() + KEEP_SECONDS
+        letter = self._letters.get(call_id)
+        if letter is None:  # it may be on its way
+            call = Call(call_id, _NOBODY, "", b"", sender, 0.0)
+            letter = self._letters[call_id] = _Letter(call, None, 0, until, CallStatus.CANCELLED)
+        elif letter.status == CallStatus.WAITING:
+            letter.status, letter.until = CallStatus.CANCELLED, until
+        return self._state(letter)
+
+    async def lose(self, call_id: str) -> CallState:
+        """See `Post.lose`."""
+        self._check_open()
+        letter = self._letters.get(call_id)
+        if letter is None:
+            return CallState(CallStatus.LOST)
+        if letter.status == CallStatus.TAKEN and not self._is_alive(letter.taker):
+            letter.status, letter.until = CallStatus.LOST, self._clock() + KEEP_SECONDS
+        return self._state(letter)
+
+    async def remove(self, call_ids: Sequence[str]) -> None:
+        """See `Post.remove`."""
+        self._check_open()
+        for call_id in call_ids:
+            self._letters.pop(call_id, None)
+
+    async def tidy(self) -> Sequence[str]:
+        """See `Post.tidy`."""
+        self._check_open()
+        now = self._clock()
+        for call_id, letter in list(self._letters.items()):
+            is_running = letter.status == CallStatus.TAKEN and self._is_alive(letter.taker)
+            if now >= letter.until + (KEEP_SECONDS if letter.status == CallStatus.TAKEN else 0.0) and not is_running:
+                del self._letters[call_id]
+        return [
+            node_id
+            for node_id, node in self._nodes.items()
+            if now - node.beat_at >= FORGET_LEASES * node.record.lease_seconds
+        ]
+
+    def _is_alive(self, node_id: str | None) -> bool:
+        node = self._nodes.get(node_id or "")
+        return node is not None and node.is_alive(self._clock())
+
+    def _is_waiting(self, letter: _Letter) -> bool:
+        return letter.status == CallStatus.WAITING and self._clock() < letter.until
+
+    def _is_for(self, node_id: str, letter: _Letter) -> bool:
+        node = self._nodes.get(node_id)
+        if node is None or not letter.call.action or not self._is_waiting(letter):
+            return False
+        if letter.target == node_id:
+            return True
+        if self._is_alive(letter.target) or node.is_draining:
+            return False
+        return any(
+            offer.type == letter.call.key.type and letter.call.action in offer.actions and offer.can_read(letter.needs)
+            for offer in node.record.offers
+        )
+
+    def _taken_by(self, call_id: str, node_id: str) -> _Letter | None:
+        self._check_open()
+        letter = self._letters.get(call_id)
+        is_its = letter is not None and (letter.status, letter.taker) == (CallStatus.TAKEN, node_id)
+        return letter if is_its else None
+
+    def _state(self, letter: _Letter) -> CallState:
+        is_alive = self._is_alive(letter.taker)
+        return CallState(letter.status, letter.result, letter.taker, is_alive, letter.needs, letter.target)

@@ -1,0 +1,166 @@
+"""Travelling calls over SQL; see `lazymig._sql` for what an operation is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lazymig import _rows
+from lazymig._fleet_records import Call, CallState, CallStatus, Mail
+from lazymig._records import ActorKey
+from lazymig._sql_operations import last
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lazymig._sql_operations import Connection, Operation
+
+KEEP_SECONDS = 600.0
+"""How long a call is kept whose answer nobody fetches."""
+
+FORGET_LEASES = 10
+"""After that many lease times of silence a node is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostDialect:
+    """The statements of one engine for calls; parameters are named and bound."""
+
+    send: str
+    takeable: str
+    wanted: str
+    answers: str
+    fleet: str
+    take: str
+    answer: str
+    forward: str
+    cancel: str
+    lose: str
+    state: str
+    remove: str
+    tidy_calls: str
+    silent_nodes: str
+
+
+class SqlPost:
+    """See `lazymig.store.Post`.
+
+    Args:
+        dialect: The statements.
+        connection: Drives them.
+    """
+
+    def __init__(self, dialect: PostDialect, connection: Connection) -> None:
+        self._sql = dialect
+        self._connection = connection
+        self.poll_seconds = connection.poll_seconds
+
+    async def send(self, call: Call, *, max_waiting: int) -> bool:
+        """See `Post.send`."""
+        return await self._connection.run(partial(self._send, call, max_waiting))
+
+    async def peek(self, node_id: str, sender: str) -> Mail:
+        """See `Post.peek`."""
+        return await self._connection.look(partial(self._peek, node_id, sender))
+
+    async def take(self, node_id: str, limit: int) -> Sequence[Call]:
+        """See `Post.take`."""
+        return await self._connection.run(partial(self._take, node_id, limit))
+
+    async def answer(self, call_id: str, node_id: str, result: bytes) -> bool:
+        """See `Post.answer`."""
+        of = {"call": call_id, "node": node_id, "result": result, "keep": KEEP_SECONDS}
+        return await self._connection.run(partial(self._change, self._sql.answer, of))
+
+    async def forward(self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None) -> bool:
+        """See `Post.forward`."""
+        of = {"call": call_id, "node": node_id, "needs": needs, "target": target}
+        return await self._connection.run(partial(self._change, self._sql.forward, of))
+
+    async def cancel(self, call_id: str, sender: str) -> CallState:
+        """See `Post.cancel`."""
+        of = {"call": call_id, "sender": sender, "keep": KEEP_SECONDS}
+        return await self._connection.run(partial(self._end, self._sql.cancel, of))
+
+    async def lose(self, call_id: str) -> CallState:
+        """See `Post.lose`."""
+        return await self._connection.run(partial(self._end, self._sql.lose, {"call": call_id, "keep": KEEP_SECONDS}))
+
+    async def remove(self, call_ids: Sequence[str]) -> None:
+        """See `Post.remove`."""
+        await self._connection.run(partial(self._remove, call_ids))
+
+    async def tidy(self) -> Sequence[str]:
+        """See `Post.tidy`."""
+        return await self._connection.run(self._tidy)
+
+    # --- operations --------------------------------------------------------------------------------------------
+
+    def _now(self) -> dict[str, Any]:
+        return {"now": self._connection.now()}
+
+    def _send(self, call: Call, max_waiting: int) -> Operation[bool]:
+        row = {
+            "call": call.call_id,
+            "type": call.key.type,
+            "id": call.key.id,
+            "action": call.action,
+            "arguments": call.arguments,
+            "sender": call.sender,
+            "chain": orjson.dumps([[key.type, key.id] for key in call.chain]).decode(),
+            "traceparent": call.traceparent,
+            "needs": call.needs,
+            "target": call.target,
+            "wait": call.wait_seconds,
+            "others": max_waiting - 1,
+        }
+        (rows,) = yield last((self._sql.send, row | self._now()))
+        return bool(rows)
+
+    def _peek(self, node_id: str, sender: str) -> Operation[Mail]:
+        mine = {"node": node_id} | self._now()
+        calls, wanted, answers, fleet = yield last(
+            (self._sql.takeable, mine),
+            (self._sql.wanted, mine),
+            (self._sql.answers, {"sender": sender} | self._now()),
+            (self._sql.fleet, {}),
+        )
+        keys = tuple(ActorKey(*row) for row in wanted)
+        return Mail(bool(calls), keys, {call_id: _state(row) for call_id, *row in answers}, int(fleet[0][0]))
+
+    def _take(self, node_id: str, limit: int) -> Operation[list[Call]]:
+        (rows,) = yield last((self._sql.take, {"node": node_id, "limit": limit} | self._now()))
+        return [_read(row) for row in sorted(rows)]
+
+    def _change(self, statement: str, of: dict[str, Any]) -> Operation[bool]:
+        (rows,) = yield last((statement, of | self._now()))
+        return bool(rows)
+
+    def _end(self, statement: str, of: dict[str, Any]) -> Operation[CallState]:
+        of |= self._now()
+        _, rows = yield last((statement, of), (self._sql.state, of))
+        return _state(rows[0]) if rows else CallState(CallStatus.LOST)
+
+    def _remove(self, call_ids: Sequence[str]) -> Operation[None]:
+        yield last(*((self._sql.remove, {"call": call_id}) for call_id in sorted(call_ids)))
+
+    def _tidy(self) -> Operation[list[str]]:
+        of = {"keep": KEEP_SECONDS, "leases": FORGET_LEASES} | self._now()
+        _, rows = yield last((self._sql.tidy_calls, of), (self._sql.silent_nodes, of))
+        return _rows.read_nodes(rows)
+
+
+def _state(row: Sequence[Any]) -> CallState:
+    status, result, taker, is_alive, needs, target = row
+    return CallState(CallStatus(status), result, taker, bool(is_alive), needs, target)
+
+
+def _read(row: Sequence[Any]) -> Call:
+    _, call_id, actor_type, actor_id, action, arguments, sender, chain, traceparent, needs, target = row
+    keys = tuple(ActorKey(*key) for key in orjson.loads(chain))
+    return Call(
+        call_id, ActorKey(actor_type, actor_id), action, arguments, sender, 0.0, needs, target, keys, traceparent
+    )
