@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lazymig import errors, hooks
     from lazymig._migrations import Migration
     from lazymig._records import ActorKey, ActorRecord, MigrationInfo
+    from lazymig._turn import traceparent
     from lazymig._upgrade import Upgraded
     from lazymig.activation import Activation
     from lazymig.actor import Actor, action
@@ -34,11 +35,13 @@ __all__ = [
     "errors",
     "hooks",
     "open_store",
+    "traceparent",
 ]
 
 _ROOMS = {
     "_migrations": ("Migration",),
     "_records": ("ActorKey", "ActorRecord", "MigrationInfo"),
+    "_turn": ("traceparent",),
     "_upgrade": ("Upgraded",),
     "activation": ("Activation",),
     "actor": ("Actor", "action"),

@@ -1,4 +1,4 @@
-"""The actors of one node: getting their locks, making and dropping their objects, letting go of idle ones.
+"""The actors of one node: making and dropping their objects, letting go of idle ones.
 
 Rules:
 
@@ -6,8 +6,6 @@ Rules:
 2. When the registration can't be trusted any more, everything in memory is dropped first, without `deactivate()`; then
    the node registers as a new incarnation.
 3. `deactivate()` may call other actors, so no turn of one actor is held while another one's is waited for here.
-4. A lock that could not be given up, or whose claim was cut off, is given up when the store answers again. Where the
-   store itself failed, it is given up again for a lease time: a claim on a lost connection may take effect after that.
 """
 
 from __future__ import annotations
@@ -19,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from lazymig._lease import Lease, finish
+from lazymig._locks import Locks
 from lazymig._mailbox import Mailbox
-from lazymig._records import Claim, Held
 from lazymig._turn import in_turn
 from lazymig.activation import Activation
-from lazymig.errors import ActorLockedError, LeaseLostError, NodeStoppedError, StoreError
+from lazymig.errors import NodeStoppedError, StoreError
 from lazymig.hooks import Deactivated, DeactivationFailed, LeaseLost, NodeStarted, tell
 
 if TYPE_CHECKING:
@@ -32,7 +29,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from lazymig._records import ActorKey, Fence
+    from lazymig._records import ActorKey
     from lazymig.fleet import Membership
     from lazymig.hooks import Event, Hook
     from lazymig.store import Store
@@ -40,17 +37,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lazymig.node")
 
-FIRST_RETRY_SECONDS = 0.005
-"""How soon a held lock is asked for again; doubled up to `LAST_RETRY_SECONDS`."""
-
-LAST_RETRY_SECONDS = 0.2
-
 LET_GO_AT_ONCE = 100
 """How many idle actors run their `deactivate()` beside each other."""
-
-
-_Left = tuple[float, "tuple[ActorKey, Fence]"]
-"""A lock to give up, and until when it is given up again."""
 
 
 class Residents:
@@ -75,7 +63,6 @@ class Residents:
         idle_seconds: float,
         max_active: int,
     ) -> None:
-        self._store = store
         self._membership = membership
         self._hooks = hooks
         self._label = label
@@ -83,13 +70,17 @@ class Residents:
         self._max_active = max_active
         self._mailboxes: dict[ActorKey, Mailbox] = {}
         self._idle: OrderedDict[Mailbox, float] = OrderedDict()
-        self._unreleased: list[_Left] = []
-        self._landing: list[_Left] = []
-        self._landing_due = 0.0
-        self._joining = asyncio.Lock()
-        self._has_ended = True
         self._letting = anyio.CapacityLimiter(LET_GO_AT_ONCE)
+        self._wanted: set[ActorKey] = set()
         self._wake = asyncio.Event()
+        self.locks = Locks(
+            store,
+            membership,
+            drop_all=self.drop_all,
+            note_start=self._note_start,
+            wake=self._wake.set,
+            label=label,
+        )
 
     # --- turns -------------------------------------------------------------------------------------------------
 
@@ -121,122 +112,24 @@ class Residents:
         if len(self._mailboxes) > self._max_active or not self._idle_seconds:
             self._wake.set()
 
-    # --- locks -------------------------------------------------------------------------------------------------
-
-    async def trust(self) -> None:
-        """Make sure that the node is registered and may act; drop everything first if it was out of touch.
-
-        Raises:
-            NodeStoppedError: The node has ended, whoever still waits for a lock or is being activated.
-        """
-        if self._membership.is_fresh:
-            return
-        async with self._joining:
-            if self._has_ended:
-                raise NodeStoppedError(self._label)
-            if self._membership.is_fresh:
-                return
-            before = self._membership.node_id or None
-            self.drop_all()
-            await finish(self._membership.join())
-            self._tell(NodeStarted(self._membership.node_id, self._label, before))
-
-    async def begin(self) -> None:
-        """Register the node; if that is cut off, nothing is left of it."""
-        self._has_ended = False
-        try:
-            await self.trust()
-        except BaseException:
-            await self.end()
-            raise
-
-    async def end(self) -> None:
-        """Sign off, for good; whoever comes later is refused."""
-        self._has_ended = True
-        async with self._joining:
-            await finish(self._membership.leave())
-
-    async def lock(self, mailbox: Mailbox, wait_seconds: float) -> Lease:
-        """Get the actor's lock, or find that this node has it; needs an exclusive turn, or `opening`.
-
-        Raises:
-            ActorLockedError: Another node held it all the time.
-            CorruptStateError: The stamp can't be read; the lock was not got.
-        """
-        await self.trust()
-        if mailbox.lease is not None:
-            try:
-                await mailbox.lease.check()
-            except LeaseLostError:  # nothing of it is in use any more, or it was given up: get it anew
-                mailbox.lease = None
-            else:
-                return mailbox.lease
-        clock = self._membership.clock
-        deadline = clock() + wait_seconds
-        delay = FIRST_RETRY_SECONDS
-        while isinstance(claim := await self._claim(mailbox.key), Held):
-            left = deadline - clock()
-            if left <= 0:
-                raise ActorLockedError(mailbox.key, claim.owner, wait_seconds)
-            await asyncio.sleep(min(delay, left))
-            delay = min(2 * delay, LAST_RETRY_SECONDS)
-        mailbox.lease = Lease(claim, self._store, self._membership)
-        return mailbox.lease
-
-    async def _claim(self, key: ActorKey) -> Claim | Held:
-        for _ in range(2):
-            await self.trust()
-            fence = self._membership.next_fence()
-            try:
-                return await finish(self._try_to_claim(key, fence))
-            except LeaseLostError:  # the registration is gone: somebody forgot this node
-                self._membership.expire()
-            except asyncio.CancelledError:
-                self._remember((key, fence))  # it may have been got
-                raise
-        raise LeaseLostError(key)
-
-    async def _try_to_claim(self, key: ActorKey, fence: Fence) -> Claim | Held:
-        try:
-            return await self._store.claim(key, fence)
-        except StoreError:
-            self._remember((key, fence), may_land=True)
-            raise
-
-    def _remember(self, *held: tuple[ActorKey, Fence], may_land: bool = False) -> None:
-        until = self._membership.clock() + self._membership.lease_seconds if may_land else 0.0
-        self._unreleased.extend((until, pair) for pair in held)
-        self._wake.set()
-
-    async def unlock(self, mailbox: Mailbox) -> None:
-        """Give the actor's lock up; needs an exclusive turn, or `opening`."""
-        lease, mailbox.lease = mailbox.lease, None
-        if lease is None or lease.is_lost or lease.is_released:
-            return  # (a release that failed has not released)
-        try:
-            await lease.release()
-        except (StoreError, asyncio.CancelledError) as error:
-            self._remember(*lease.held, may_land=isinstance(error, StoreError))
-            if isinstance(error, asyncio.CancelledError):
-                raise
-
     # --- actor objects -----------------------------------------------------------------------------------------
 
-    async def open(self, mailbox: Mailbox, actor_type: ActorType[Any], wait_seconds: float) -> None:
+    async def open(self, mailbox: Mailbox, actor_type: ActorType[Any]) -> None:
         """Make sure that the actor is active; needs a turn.
 
         Raises:
+            ActorLockedError: Another node has it.
             ActivationError: It can't be activated here; no user code ran if it was refused.
         """
         while not mailbox.is_active:
             async with mailbox.opening:
                 if not mailbox.is_active:
                     mailbox.drop()
-                    await self._activate(mailbox, actor_type, wait_seconds)
+                    await self._activate(mailbox, actor_type)
 
-    async def _activate(self, mailbox: Mailbox, actor_type: ActorType[Any], wait_seconds: float) -> None:
+    async def _activate(self, mailbox: Mailbox, actor_type: ActorType[Any]) -> None:
         started = self._membership.clock()
-        lease = await self.lock(mailbox, wait_seconds)
+        lease = await self.locks.lock(mailbox, 0.0)
         activation = Activation(mailbox.key, actor_type, lease, hooks=self._hooks, started=started)
         try:
             refusal = activation.refusal()
@@ -249,7 +142,7 @@ class Residents:
                 raise activation.failure
         except BaseException:
             activation.close()
-            await self.unlock(mailbox)
+            await self.locks.unlock(mailbox)
             raise
         mailbox.actor = actor
         mailbox.activation = activation
@@ -277,6 +170,9 @@ class Residents:
             asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
             self._tell(DeactivationFailed(self._membership.node_id, key, type(error).__name__))
 
+    def _note_start(self, before: str) -> None:
+        self._tell(NodeStarted(self._membership.node_id, self._label, before or None))
+
     def drop_all(self) -> None:
         """Forget all actors at once: they may be active elsewhere."""
         for mailbox in list(self._mailboxes.values()):
@@ -288,8 +184,7 @@ class Residents:
             if mailbox.is_free:
                 self._mailboxes.pop(mailbox.key, None)
         self._idle.clear()
-        self._unreleased.clear()
-        self._landing.clear()
+        self.locks.forget()
 
     # --- letting go --------------------------------------------------------------------------------------------
 
@@ -299,8 +194,8 @@ class Residents:
             while True:
                 await self._pause()
                 try:
-                    await self.trust()
-                    await self._release_left()
+                    await self.locks.trust()
+                    await self.locks.release_left()
                 except StoreError as error:
                     _log.warning("node %s: %s", self._label, error)
                 except NodeStoppedError:  # about to be cancelled
@@ -318,22 +213,6 @@ class Residents:
         except TimeoutError:
             pass
         self._wake.clear()
-
-    async def _release_left(self) -> None:
-        now = self._membership.clock()
-        left, self._unreleased = self._unreleased, []
-        if now >= self._landing_due:
-            left += self._landing
-            self._landing = []
-            self._landing_due = now + self._membership.beat_seconds
-        if not left:
-            return
-        try:
-            await finish(self._store.release([held for _, held in left]))
-        except BaseException:
-            self._unreleased += left
-            raise
-        self._landing += [(until, held) for until, held in left if until > now]
 
     def _surplus(self) -> list[Mailbox]:
         surplus = max(0, len(self._mailboxes) - self._max_active)
@@ -354,6 +233,44 @@ class Residents:
             del self._idle[mailbox]
             group.start_soon(self._let_go_of, mailbox.key, reason)
 
+    @property
+    def active(self) -> int:
+        """How many actors this node holds."""
+        return sum(mailbox.lease is not None for mailbox in list(self._mailboxes.values()))
+
+    def is_here(self, key: ActorKey) -> bool:
+        """Tell whether the actor is held, or about to be."""
+        return key in self._mailboxes
+
+    def idle_for(self, key: ActorKey) -> float:
+        """Return for how many seconds a held actor was not used; 0 if it is in use, or not held."""
+        mailbox = self._mailboxes.get(key)
+        since = None if mailbox is None else self._idle.get(mailbox)
+        return 0.0 if since is None else self._membership.clock() - since
+
+    async def give_up(self, key: ActorKey, reason: str) -> None:
+        """Let go of an actor as soon as those before us had their turn: somebody else waits for it."""
+        if key in self._wanted or key not in self._mailboxes:
+            return
+        self._wanted.add(key)
+        try:
+            mailbox = await self.take(key, shared=False)
+            try:
+                if mailbox.lease is not None:
+                    await self.close(mailbox, reason)
+                    await self.locks.unlock(mailbox)
+                    self.locks.yield_to_others(key)
+            finally:
+                self.give(mailbox, shared=False)
+        finally:
+            self._wanted.discard(key)
+
+    async def give_all_up(self) -> None:
+        """Let go of everything that is held now."""
+        async with anyio.create_task_group() as group:
+            for key in list(self._mailboxes):
+                group.start_soon(self.give_up, key, "drained")
+
     async def _let_go_of(self, key: ActorKey, reason: str) -> None:
         async with self._letting:
             mailbox = self._mailboxes.get(key)
@@ -362,7 +279,7 @@ class Residents:
             mailbox = await self.take(key, shared=False)
             try:
                 await self.close(mailbox, reason)
-                await self.unlock(mailbox)
+                await self.locks.unlock(mailbox)
             finally:
                 self.give(mailbox, shared=False)
 
@@ -373,7 +290,7 @@ class Residents:
                 async with anyio.create_task_group() as group:
                     for key in list(self._mailboxes):
                         group.start_soon(self._leave, key)
-        self._has_ended = True
+        self.locks.has_ended = True
         if grace.cancelled_caught:
             busy = [mailbox for mailbox in self._mailboxes.values() if not mailbox.is_free]
             _log.warning("node %s: %d actors were still busy after %g s", self._label, len(busy), grace_seconds)

@@ -41,6 +41,23 @@ class Turn:
 
 TURN: ContextVar[Turn | None] = ContextVar("lazymig_turn", default=None)
 
+WAITING_ELSEWHERE: ContextVar[tuple[ActorKey, ...]] = ContextVar("lazymig_waiting_elsewhere", default=())
+"""The actors on other nodes that wait for the action that runs here, outermost first."""
+
+traceparent: ContextVar[str | None] = ContextVar("lazymig_traceparent", default=None)
+"""The caller's trace (W3C Trace Context): set it where a call is made, read it in the action, on whatever node."""
+
+
+def waiting_chain() -> tuple[ActorKey, ...]:
+    """Return the actors that wait for what runs here, on this node and on others, outermost first."""
+    chain = []
+    turn = TURN.get()
+    while turn is not None:
+        if turn.is_running:
+            chain.append(turn.key)
+        turn = turn.parent
+    return (*WAITING_ELSEWHERE.get(), *reversed(chain))
+
 
 def running_turn() -> Turn | None:
     """Return the innermost turn of this context that has not ended: tasks outlive the turn they were begun in."""

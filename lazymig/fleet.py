@@ -29,8 +29,9 @@ from lazymig._records import Fence, NodeRecord
 from lazymig.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from lazymig._fleet_records import Offer
     from lazymig.store import Pulse, Store
 
 _log = logging.getLogger("lazymig.node")
@@ -62,20 +63,28 @@ class Membership:
         label: For people.
         build: Name of the release it runs, or None.
         lease_seconds: How long it counts as alive after a heartbeat.
+        offers: What it can do.
 
     Attributes:
         node_id: The incarnation; drawn anew by `join`, "" while the node is not registered.
         clock: Seconds of the machine's monotonic clock.
+        draw: Returns a name that nobody ever had.
         lease_seconds: As given.
+        active: Returns how many actors are active.
     """
 
-    def __init__(self, store: Store, label: str, build: str | None, lease_seconds: float) -> None:
+    def __init__(
+        self, store: Store, label: str, build: str | None, lease_seconds: float, offers: Sequence[Offer] = ()
+    ) -> None:
         self._store = store
         self._label = label
         self._build = build
         self.lease_seconds = lease_seconds
         self._machine = _MACHINE.get()
         self.clock = self._machine.clock
+        self.draw = self._machine.draw
+        self.active: Callable[[], int] = int
+        self._offers = offers
         self._numbers = count(1)
         self._acknowledged = float("-inf")
         self._is_denied = False
@@ -95,9 +104,10 @@ class Membership:
         """Register as a new incarnation, in place of the one before, and start the heartbeat."""
         await self._stop_heart()
         before = self.node_id or None
-        node_id = self._machine.draw()
+        node_id = self.draw()
         sent = self.clock()
-        await self._store.register(NodeRecord(node_id, self._label, self._build, self.lease_seconds), replaces=before)
+        record = NodeRecord(node_id, self._label, self._build, self.lease_seconds, self._offers)
+        await self._store.register(record, replaces=before)
         self.node_id = node_id
         self._numbers = count(1)
         self._acknowledged = sent
@@ -167,7 +177,7 @@ class Beats:
         try:
             if self._pulse is None:
                 self._pulse = self._store.open_pulse()
-            is_known = self._pulse.beat(self.node_id)
+            is_known = self._pulse.beat(self.node_id, self._membership.active())
         except StoreError as error:
             _log.warning("heartbeat of node %s failed: %s", self.node_id, error)
             return _nothing

@@ -20,33 +20,36 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import anyio
 
-from lazymig import codec
+from lazymig import _sigterm
+from lazymig._calls import Calls, offers_of
+from lazymig._courier import Answer, Courier
+from lazymig._fleet_view import FleetView
 from lazymig._inspection import inspect
 from lazymig._lease import finish
 from lazymig._records import MAX_NAME_BYTES, ActorKey, check_text
 from lazymig._residents import Residents
 from lazymig._turn import in_turn, running_turn
 from lazymig.activation import Activation
-from lazymig.actor import Proxy, actions_of
+from lazymig.actor import Proxy
 from lazymig.errors import (
     ActorLockedError,
     CorruptStateError,
     DefinitionError,
     InvalidKeyError,
+    NodeDrainingError,
     NodeStoppedError,
-    ReentrantCallError,
     StoreError,
-    UnknownActionError,
     UnknownActorTypeError,
 )
 from lazymig.fleet import Membership
-from lazymig.hooks import ActionFailed, Deactivated, NodeStopped, tell
+from lazymig.hooks import Deactivated, NodeStopped, tell
 from lazymig.suite import ActorType, Suite, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
+    from lazymig._fleet_records import Call
     from lazymig._mailbox import Mailbox
     from lazymig._records import ActorRecord
     from lazymig.hooks import Hook
@@ -58,6 +61,8 @@ _log = logging.getLogger("lazymig.node")
 
 DEFAULT_IDLE_SECONDS = 5.0
 """Below the default `hand_over_seconds`, so that a waiting process gets an actor that nobody uses."""
+
+DEFAULT_MOVE_ON_SECONDS = 1.0
 
 DEFAULT_MAX_ACTIVE = 100_000
 
@@ -73,10 +78,14 @@ class Node:
         label: Its name for people; default host and process id.
         build: Name of the release it runs, for people.
         lease_seconds: How long after a heartbeat it counts as alive; then others may take its actors.
-        hand_over_seconds: How long a call waits for an actor that another node holds; 0 means not at all.
+        hand_over_seconds: How long a call that can't run here waits for a node that takes it, and a block for an
+            actor that another node holds; 0 means not at all.
         idle_seconds: Actors unused for that long are deactivated; 0 means at once.
+        move_on_seconds: An actor unused for that long is given up at its next call to a node of a newer release, if
+            there is one; 0 means never.
         max_active: Of more active actors than that, the longest idle are deactivated. Busy ones never are.
         grace_seconds: How long running actions, and then `deactivate()`, may take when the node stops.
+        drain_on_sigterm: A SIGTERM that nobody else handles drains the node before it ends the process.
         hooks: Called with every event, see `lazymig.hooks`.
 
     Raises:
@@ -94,14 +103,19 @@ class Node:
         lease_seconds: float = 3.0,
         hand_over_seconds: float = 10.0,
         idle_seconds: float = DEFAULT_IDLE_SECONDS,
+        move_on_seconds: float = DEFAULT_MOVE_ON_SECONDS,
         max_active: int = DEFAULT_MAX_ACTIVE,
         grace_seconds: float = DEFAULT_GRACE_SECONDS,
+        drain_on_sigterm: bool = True,
         hooks: Iterable[Hook] = (),
     ) -> None:
         _check_positive("lease_seconds", lease_seconds)
         _check_positive("max_active", max_active)
-        for name, value in {"hand_over": hand_over_seconds, "idle": idle_seconds, "grace": grace_seconds}.items():
+        for name, value in {
+            "hand_over": hand_over_seconds, "idle": idle_seconds, "move_on": move_on_seconds, "grace": grace_seconds
+        }.items():  # fmt: skip
             _check_not_negative(f"{name}_seconds", value)
+        self._drain_on_sigterm = drain_on_sigterm
         for name, text in {"label": label, "build": build}.items():
             _check_text(name, text)
         self.label = label or f"{socket.gethostname()}:{os.getpid()}"
@@ -110,7 +124,7 @@ class Node:
         self._hooks = tuple(hooks)
         self._hand_over_seconds = hand_over_seconds
         self._grace_seconds = grace_seconds
-        self._membership = Membership(store, self.label, build, lease_seconds)
+        self._membership = Membership(store, self.label, build, lease_seconds, offers_of(self._types))
         self._residents = Residents(
             store,
             self._membership,
@@ -119,7 +133,21 @@ class Node:
             idle_seconds=idle_seconds,
             max_active=max_active,
         )
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._membership.active = lambda: self._residents.active
+        self._view = FleetView(store)
+        self._calls = Calls(
+            self._types,
+            self._residents,
+            self._membership,
+            self._view,
+            self._hooks,
+            check_running=self._check_running,
+            hand_over_seconds=hand_over_seconds,
+            move_on_seconds=move_on_seconds,
+        )
+        self._courier = self._calls.courier = Courier(store, self._membership, self._view, self)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._draining: asyncio.Task[None] | None = None
         self._is_running = False
         self._is_stopping = False
 
@@ -143,10 +171,15 @@ class Node:
             raise DefinitionError(f"node {self.label} is running already. Make a Node of its own for each use.")
         for actor_type in self._types.values():
             actor_type.freeze()
-        await self._residents.begin()
+        await self._residents.locks.begin()
         self._is_running = True
         self._is_stopping = False
-        self._housekeeping = asyncio.create_task(self._residents.keep_house(), name=f"lazymig-{self.label}")
+        self._calls.is_draining = False
+        self._courier.is_taking = True
+        for work in (self._residents.keep_house, self._courier.keep_looking):
+            self._tasks.append(asyncio.create_task(work(), name=f"lazymig-{self.label}"))
+        if self._drain_on_sigterm:
+            _sigterm.watch(self)
         return self
 
     async def __aexit__(
@@ -154,6 +187,8 @@ class Node:
     ) -> None:
         """Stop: let running actions finish, deactivate, give the locks up, sign off."""
         self._is_stopping = True
+        self._courier.is_taking = False
+        _sigterm.unwatch(self)
         try:
             await self._residents.leave(self._grace_seconds)
         finally:
@@ -162,12 +197,16 @@ class Node:
 
     async def _sign_off(self) -> None:
         self._is_running = False
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
-            await asyncio.wait([self._housekeeping])
+        await self._courier.finish_serving()
+        self._courier.refuse(NodeStoppedError(self.label))
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tasks.clear()
         node_id = self.node_id
         try:
-            await self._residents.end()
+            await self._residents.locks.end()
         except StoreError as error:
             _log.warning("node %s could not sign off, its locks end with its lease: %s", self.label, error)
         tell(self._hooks, NodeStopped(node_id))
@@ -194,46 +233,58 @@ class Node:
     ) -> Any:
         """Run an action of an actor, which is activated if need be, and return its result.
 
-        Raises:
-            UnknownActorTypeError: No suite has such a type.
-            UnknownActionError: The type has no such action.
-            InvalidValueError: Arguments or result are not JSON.
-            ReentrantCallError: The actor waits for this call.
-            ActivationError: The actor can't be activated here; the action did not run.
-            Exception: Whatever the action raised.
-        """
-        known = self._type(name_of(actor_type))
-        key = ActorKey(known.name, actor_id)
-        shared = _is_shared(known, action)
-        positional, named = codec.copy([list(args), kwargs], f"the call of {action} on {key}")
-        self._check_turn(key)
-        asked = self._membership.clock()
-        mailbox = await self._residents.take(key, shared=shared)
-        try:
-            self._check_running()
-            waited = self._membership.clock() - asked
-            await self._residents.open(mailbox, known, max(0.0, self._hand_over_seconds - waited))
-            with in_turn(key, self._residents, action, shared=shared):
-                result = await self._run(mailbox, action, positional, named, shared=shared)
-        finally:
-            self._residents.give(mailbox, shared=shared)
-        return result
+        An actor that is active on another node runs the action there, and one whose state, or whose action, needs
+        another release is activated on a node of that release.
 
-    async def _run(
-        self, mailbox: Mailbox, action: str, args: list[Any], kwargs: dict[str, Any], *, shared: bool
-    ) -> Any:
-        """Run the action now: nothing is awaited between the check that it may begin and its first line."""
-        activation = mailbox.activation
-        try:
-            result = await getattr(mailbox.actor, action)(*args, **kwargs)
-            return codec.copy(result, f"the result of {action} on {mailbox.key}")
-        except BaseException as error:
-            if not shared:
-                if mailbox.activation is activation:
-                    mailbox.drop()
-                if self._hooks:
-                    tell(self._hooks, ActionFailed(self.node_id, mailbox.key, action, type(error).__name__))
-            raise
+        Raises:
+            UnknownActorTypeError: No node has such a type.
+            UnknownActionError: No node has such an action.
+            InvalidValueError: Arguments or result are not JSON, or larger than 1 MB.
+            ReentrantCallError: The actor waits for this call.
+            ActorLockedError: The node that holds the actor did not take the call in time; the action did not run.
+            NewerStateError: No node that supports the state took the call in time; the action did not run.
+            CallNotTakenError: Nobody took the call in time; the action did not run.
+            CallLostError: The node that took the call died over it; the action may have run.
+            QueueFullError: Too many calls wait for the actor; the action did not run.
+            ActivationError: The actor can't be activated; the action did not run.
+            RemoteError: The action raised on another node.
+            Exception: Whatever the action raised here.
+        """
+        self._check_running()
+        key = ActorKey(name_of(actor_type), actor_id)
+        self._calls.check_turn(key)
+        return await self._calls.call(key, action, list(args), kwargs)
+
+    async def drain(self) -> None:
+        """Take no new actors, let running actions end, and give all actors up; calls on them travel from then on.
+
+        The node stays in the fleet as a client until it is left. Returns when nothing is held any more.
+        """
+        self._check_running()
+        if self._draining is None or self._draining.done():
+            self._draining = asyncio.create_task(self._drain())
+        await asyncio.shield(self._draining)
+
+    async def _drain(self) -> None:
+        self._calls.is_draining = True
+        await finish(self._store.drain(self.node_id))
+        await self._residents.give_all_up()
+
+    # --- for the courier ---------------------------------------------------------------------------------------
+
+    async def serve(self, call: Call, node_id: str) -> Answer:
+        """Run a call of another node; see `Work`."""
+        return await self._calls.serve(call, node_id)
+
+    async def give_up(self, key: ActorKey) -> None:
+        """Let go of an actor that another node waits for; see `Work`."""
+        await self._residents.give_up(key, "wanted")
+
+    async def note_fleet(self) -> None:
+        """Drain when asked to, and stay so after a new registration; see `Work`."""
+        me = next((node for node in self._view.nodes if node.node_id == self.node_id), None)
+        if me is not None and me.is_draining != self._calls.is_draining and not self._is_stopping:
+            self._draining = asyncio.create_task(self._drain())
 
     def activate(
         self, actor_type: ActorType[Any] | str, actor_id: str, *, wait_seconds: float | None = None
@@ -259,7 +310,8 @@ class Node:
     async def _activate(self, type_name: str, actor_id: str, wait_seconds: float | None) -> Any:
         known = self._type(type_name)
         key = ActorKey(known.name, actor_id)
-        self._check_turn(key, is_bounded=wait_seconds is not None)
+        self._check_running()
+        self._calls.check_turn(key, is_bounded=wait_seconds is not None)
         started = self._membership.clock()
         mailbox = await self._take_within(key, wait_seconds)
         try:
@@ -273,7 +325,7 @@ class Node:
                     yield activation
             finally:
                 activation.close()
-                await self._residents.unlock(mailbox)
+                await self._residents.locks.unlock(mailbox)
                 if self._hooks:
                     tell(self._hooks, Deactivated(self.node_id, key, "left"))
         finally:
@@ -288,7 +340,9 @@ class Node:
 
     async def _hold(self, mailbox: Mailbox, known: ActorType[Any], wait: float, started: float) -> Activation:
         try:
-            lease = await self._residents.lock(mailbox, wait)
+            if self._calls.is_draining:
+                raise NodeDrainingError(self.label)
+            lease = await self._residents.locks.lock(mailbox, wait, self._courier.asking)
         except CorruptStateError as error:
             return Activation(mailbox.key, known, None, hooks=self._hooks, refusal=error, started=started)
         return Activation(mailbox.key, known, lease, hooks=self._hooks, started=started, is_block=True)
@@ -322,26 +376,6 @@ class Node:
         while turn is not None and not (turn.is_running and turn.place is self._residents):
             turn = turn.parent
         return turn is not None
-
-    def _check_turn(self, key: ActorKey, *, is_bounded: bool = False) -> None:
-        """Refuse to wait for an actor that waits for us; a block that waits for a bounded time may."""
-        self._check_running()
-        turn = running_turn()
-        chain: list[ActorKey] = []
-        while turn is not None:
-            if turn.is_running:
-                chain.append(turn.key)
-            if turn.blocks(key, self._residents) and not (is_bounded and turn.task is not None):
-                raise ReentrantCallError(key, chain[::-1])
-            turn = turn.parent
-
-
-def _is_shared(actor_type: ActorType[Any], action: str) -> bool:
-    actor_class: Any = actor_type.actor_class
-    known = {} if actor_class is None else actions_of(actor_class)
-    if action not in known:
-        raise UnknownActionError(actor_type.name, action, known)
-    return known[action]
 
 
 def _collect(suites: Iterable[Suite]) -> dict[str, ActorType[Any]]:

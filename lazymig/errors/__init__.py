@@ -23,6 +23,11 @@
         UnknownActorTypeError
         UnknownActionError
         ReentrantCallError
+        CallNotTakenError
+        CallLostError
+        QueueFullError
+        RemoteError
+        NodeDrainingError
         NodeStoppedError
       StoreError                      the store's fault; `retryable` says whether trying again can help
         StoreUnavailableError
@@ -52,8 +57,13 @@ from lazymig.errors._activation import (
 from lazymig.errors._base import LazymigError
 from lazymig.errors._call import (
     CallError,
+    CallLostError,
+    CallNotTakenError,
+    NodeDrainingError,
     NodeStoppedError,
+    QueueFullError,
     ReentrantCallError,
+    RemoteError,
     UnknownActionError,
     UnknownActorTypeError,
 )
@@ -82,6 +92,8 @@ __all__ = [
     "ActivationError",
     "ActorLockedError",
     "CallError",
+    "CallLostError",
+    "CallNotTakenError",
     "ConfigurationError",
     "CorruptStateError",
     "DefinitionError",
@@ -97,10 +109,13 @@ __all__ = [
     "MigrationFailedError",
     "MigrationOrderError",
     "NewerStateError",
+    "NodeDrainingError",
     "NodeStoppedError",
     "NotLoadedError",
+    "QueueFullError",
     "ReadOnlyActionError",
     "ReentrantCallError",
+    "RemoteError",
     "StateTooOldError",
     "StoreClosedError",
     "StoreError",

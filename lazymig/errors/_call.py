@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class CallError(LazymigError):
-    """A call that could not be made; no action ran."""
+    """A call that could not be made, or that ended elsewhere."""
 
 
 class UnknownActorTypeError(CallError):
-    """No suite of this node has such an actor type.
+    """No node has such an actor type.
 
     Attributes:
         actor_type: What was asked for.
@@ -28,8 +28,8 @@ class UnknownActorTypeError(CallError):
         self.actor_type = actor_type
         self.known = tuple(sorted(known))
         super().__init__(
-            f"no suite of this node has an actor type {actor_type!r}; known: {listed(self.known)}. "
-            f"Correct the name, or give the node the suite that has it."
+            f"no node has an actor type {actor_type!r}; known: {listed(self.known)}. "
+            f"Correct the name, or start a node with the suite that has it."
         )
 
 
@@ -67,6 +67,82 @@ class ReentrantCallError(CallError):
         super().__init__(
             f"{path}: an actor waits for itself. Call the method directly (self.…) instead of through the node."
         )
+
+
+class CallNotTakenError(CallError):
+    """No node took the call in time; the action did not run and will not.
+
+    Attributes:
+        key: The actor.
+        action: Name of the action.
+    """
+
+    def __init__(self, key: ActorKey, action: str, waited_seconds: float) -> None:
+        self.key = key
+        self.action = action
+        super().__init__(
+            f"no node took the call of {action!r} on {who(key)} within {waited_seconds:g} s, and it will not run. "
+            f"Look at 'lazymig nodes', and try again; or wait longer (Node(hand_over_seconds=…))."
+        )
+
+
+class CallLostError(CallError):
+    """The node that took the call died over it: the action may have run; it is not run again.
+
+    Attributes:
+        key: The actor.
+        action: Name of the action.
+        node_id: Node id of who took it.
+    """
+
+    def __init__(self, key: ActorKey, action: str, node_id: str) -> None:
+        self.key = key
+        self.action = action
+        self.node_id = node_id
+        super().__init__(
+            f"node {node_id} died over {action!r} of {who(key)}: it may have run, and is not run again. Look at the "
+            f"actor before you call again, or make the action safe to repeat."
+        )
+
+
+class QueueFullError(CallError):
+    """Too many calls wait for the actor on other nodes; this one was not made.
+
+    Attributes:
+        key: The actor.
+    """
+
+    def __init__(self, key: ActorKey, waiting: int) -> None:
+        self.key = key
+        super().__init__(f"{waiting:,} calls wait for {who(key)} already; this one was not made. Try again later.")
+
+
+class RemoteError(CallError):
+    """The action ran on another node and raised; its cause there is chained as the cause here.
+
+    Attributes:
+        type: Name of the exception's class.
+        message: Its text.
+        node_id: Node id of where it ran.
+    """
+
+    def __init__(self, type: str, message: str, node_id: str) -> None:  # noqa: A002  (the contract's name)
+        self.type = type
+        self.message = message
+        self.node_id = node_id
+        super().__init__(f"{type}: {message} (raised by the action on node {node_id})")
+
+
+class NodeDrainingError(CallError):
+    """The node is draining: it takes no new actors.
+
+    Attributes:
+        node: The node's label.
+    """
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        super().__init__(f"node {node} is draining and takes no new actors. Activate the actor on another node.")
 
 
 class NodeStoppedError(CallError):

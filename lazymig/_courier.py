@@ -1,0 +1,275 @@
+"""A node's post: its own calls that travel, and those of others that it takes.
+
+Rules:
+
+1. A call that waits is cancelled by a compare-and-set, and only that promises that it did not run and will not. Once a
+   node has taken it, it is waited for until it ends or that node is dead.
+2. A call whose sending failed is cancelled before the error is told: it may have been stored, or may be stored later.
+3. A call taken by one incarnation is never begun by another: whoever died over it may have been told of as lost.
+4. An answer that the store doesn't take is sent again, until the incarnation that took the call has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+from lazymig._fleet_records import Call, CallState, CallStatus
+from lazymig._lease import finish
+from lazymig.errors import QueueFullError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from anyio.abc import TaskGroup
+
+    from lazymig._fleet_records import Mail
+    from lazymig._fleet_view import FleetView
+    from lazymig._records import ActorKey
+    from lazymig.fleet import Membership
+    from lazymig.store import Store
+
+_log = logging.getLogger("lazymig.node")
+
+MAX_WAITING = 1_000
+"""How many calls on one actor may wait for a node."""
+
+MAX_SERVED = 200
+"""How many calls of others a node runs at a time; more wait for it, or for another node."""
+
+RETRY_SECONDS = 0.25
+"""How soon a store that failed is asked again."""
+
+TIDY_LEASES = 10
+"""How many lease times lie between two looks for calls and nodes that nobody needs any more."""
+
+
+class Work(Protocol):
+    """What the courier's node does with its mail."""
+
+    async def serve(self, call: Call, node_id: str) -> Answer:
+        """Run a call that this incarnation took."""
+        ...
+
+    async def give_up(self, key: ActorKey) -> None:
+        """Let go of an actor that somebody waits for."""
+        ...
+
+    async def note_fleet(self) -> None:
+        """Look at the fleet, which has changed."""
+        ...
+
+
+class Answer:
+    """What became of a call that was taken: an outcome, or a refusal before any code of the action ran.
+
+    Args:
+        outcome: As bytes; None for a refusal.
+        needs: What the call needs, packed.
+        target: Node id of who holds the actor.
+    """
+
+    __slots__ = ("needs", "outcome", "target")
+
+    def __init__(self, outcome: bytes | None, *, needs: int = 0, target: str | None = None) -> None:
+        self.outcome = outcome
+        self.needs = needs
+        self.target = target
+
+
+class Courier:
+    """Sends and takes calls for one node.
+
+    Args:
+        store: Where they are kept.
+        membership: The node's registration.
+        view: What it knows of the others; kept up to date here.
+        work: What is done with the mail.
+    """
+
+    def __init__(self, store: Store, membership: Membership, view: FleetView, work: Work) -> None:
+        self._store = store
+        self._post = store.post
+        self._membership = membership
+        self._view = view
+        self._work = work
+        self._sender = membership.draw()
+        self._awaited: dict[str, asyncio.Future[CallState]] = {}
+        self._served = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._tidy_due = membership.clock() + TIDY_LEASES * membership.lease_seconds
+        self.is_taking = True
+
+    # --- own calls ---------------------------------------------------------------------------------------------
+
+    async def call(self, call: Call) -> CallState:
+        """Let a call travel, and return its end: done, lost or cancelled.
+
+        Raises:
+            QueueFullError: Too many wait for the actor; it was not made.
+            StoreError: The store failed, and the call did not and will not run; or its outcome can't be known.
+        """
+        ended: asyncio.Future[CallState] = asyncio.get_running_loop().create_future()
+        self._awaited[call.call_id] = ended
+        try:
+            return await self._send_and_wait(call, ended)
+        except asyncio.CancelledError:
+            await self._cancel(call)
+            raise
+        finally:
+            self._awaited.pop(call.call_id, None)
+
+    async def _send_and_wait(self, call: Call, ended: asyncio.Future[CallState]) -> CallState:
+        try:
+            is_sent = await finish(self._post.send(call, max_waiting=MAX_WAITING))
+        except StoreError:
+            state = await finish(self._post.cancel(call.call_id, self._sender))
+            if state.status == CallStatus.CANCELLED:
+                raise
+        else:
+            if not is_sent:
+                raise QueueFullError(call.key, MAX_WAITING)
+            self._wake.set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(call.wait_seconds):
+                    return await asyncio.shield(ended)
+            state = await finish(self._post.cancel(call.call_id, self._sender))
+        return state if state.status in {CallStatus.CANCELLED, CallStatus.LOST} else await asyncio.shield(ended)
+
+    async def _cancel(self, call: Call) -> None:
+        try:
+            await finish(self._post.cancel(call.call_id, self._sender))
+        except StoreError as error:
+            _log.warning("the call of %s on %s could not be cancelled: %s", call.action, call.key, error)
+
+    def new_call(  # noqa: PLR0913  (a call's fields)
+        self,
+        key: ActorKey,
+        action: str,
+        arguments: bytes,
+        wait_seconds: float,
+        *,
+        needs: int = 0,
+        target: str | None = None,
+        chain: tuple[ActorKey, ...] = (),
+        traceparent: str | None = None,
+    ) -> Call:
+        """Return a call of this node."""
+        call_id = self._membership.draw()
+        return Call(
+            call_id, key, action, arguments, self._sender, wait_seconds, needs, target, chain, traceparent
+        )  # fmt: skip
+
+    @asynccontextmanager
+    async def asking(self, key: ActorKey, seconds: float) -> AsyncIterator[None]:
+        """Ask an actor's holder to let go of it, for as long as the block lasts."""
+        mark = self.new_call(key, "", b"", seconds)
+        try:
+            await finish(self._post.send(mark, max_waiting=MAX_WAITING))
+        except StoreError as error:
+            _log.warning("the holder of %s could not be asked to let go: %s", key, error)
+        try:
+            yield
+        finally:
+            with suppress(StoreError):  # it ends by itself
+                await finish(self._post.remove([mark.call_id]))
+
+    async def finish_serving(self) -> None:
+        """Wait until the calls that were taken are answered."""
+        while self._served:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def refuse(self, error: Exception) -> None:
+        """Let nobody wait any longer."""
+        for ended in self._awaited.values():
+            if not ended.done():
+                ended.set_exception(error)
+
+    # --- mail --------------------------------------------------------------------------------------------------
+
+    async def keep_looking(self) -> None:
+        """Look for mail again and again, until cancelled."""
+        async with anyio.create_task_group() as group:
+            while True:
+                pause = self._post.poll_seconds
+                try:
+                    await self._look(group)
+                except StoreError as error:
+                    _log.warning("node %s can't see its mail: %s", self._membership.node_id, error)
+                    pause = max(pause, RETRY_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+                self._wake.clear()
+
+    async def _look(self, group: TaskGroup) -> None:
+        node_id = self._membership.node_id
+        mail = await self._post.peek(node_id, self._sender)
+        await self._note_answers(mail)
+        if await self._view.follow(mail.fleet):
+            await self._work.note_fleet()
+        for key in mail.wanted:
+            group.start_soon(self._work.give_up, key)
+        if mail.has_calls and self.is_taking and self._membership.is_fresh and self._served < MAX_SERVED:
+            for call in await finish(self._post.take(node_id, MAX_SERVED - self._served)):
+                group.start_soon(self._serve, call, node_id)
+        if self._membership.clock() >= self._tidy_due:
+            await self._tidy()
+
+    async def _note_answers(self, mail: Mail) -> None:
+        ended = []
+        for call_id, found in mail.answers.items():
+            state = found
+            if state.status == CallStatus.TAKEN and not state.is_taker_alive:
+                state = await finish(self._post.lose(call_id))
+            if state.status == CallStatus.TAKEN:
+                continue
+            awaited = self._awaited.get(call_id)
+            if awaited is not None and not awaited.done():
+                awaited.set_result(state)
+            if state.status != CallStatus.CANCELLED:  # a cancelled one keeps what is on its way out
+                ended.append(call_id)
+        if ended:
+            await finish(self._post.remove(ended))
+
+    async def _serve(self, call: Call, node_id: str) -> None:
+        self._served += 1
+        try:
+            answer = await self._work.serve(call, node_id)
+            await self._insist(node_id, lambda: self._give_back(call, node_id, answer))
+        finally:
+            self._served -= 1
+            self._idle.set()
+            self._wake.set()
+
+    async def _give_back(self, call: Call, node_id: str, answer: Answer) -> None:
+        if answer.outcome is None:
+            await self._post.forward(call.call_id, node_id, needs=answer.needs, target=answer.target)
+        else:
+            await self._post.answer(call.call_id, node_id, answer.outcome)
+
+    async def _insist(self, node_id: str, operation: Callable[[], Awaitable[None]]) -> None:
+        while self._membership.node_id == node_id:
+            try:
+                await finish(_as_coroutine(operation))
+            except StoreError as error:
+                _log.warning("node %s can't send an answer yet: %s", node_id, error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    async def _tidy(self) -> None:
+        self._tidy_due = self._membership.clock() + TIDY_LEASES * self._membership.lease_seconds
+        for node_id in await self._post.tidy():
+            if node_id != self._membership.node_id:
+                await finish(self._store.forget(node_id))
+
+
+async def _as_coroutine(operation: Callable[[], Awaitable[None]]) -> None:
+    await operation()
