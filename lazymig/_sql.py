@@ -81,7 +81,7 @@ class SqlStore:
 
     async def nodes(self) -> Sequence[NodeStatus]:
         """See `Store.nodes`."""
-        return await self._connection.run(self._statuses, writes=False)
+        return await self._connection.look(self._statuses)
 
     async def forget(self, node_id: str) -> bool:
         """See `Store.forget`."""

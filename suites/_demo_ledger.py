@@ -38,6 +38,7 @@ class Ledger:
     ``begin``    number, plate, delta        an acceleration is about to be asked for
     ``done``     number                      it was acknowledged
     ``void``     number, error               it did not happen
+    ``lost``     number                      the process that ran it was killed
     ``read``     plate                       a velocity was read
     ``unread``   plate, error                it was not
     ``migrated`` plate, version              a migration was committed
@@ -70,6 +71,7 @@ class Tally:
         path: Its ledger.
         acknowledged: Plate to the deltas that were acknowledged.
         pending: Number to plate and delta of accelerations without outcome.
+        lost: Plate and delta of accelerations whose process was killed: they may have happened.
         migrated: How often each version was applied to each plate.
         reads: Velocities read.
         writes: Accelerations acknowledged.
@@ -80,6 +82,7 @@ class Tally:
     path: Path
     acknowledged: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     pending: dict[str, tuple[str, float]] = field(default_factory=dict)
+    lost: list[tuple[str, float]] = field(default_factory=list)
     migrated: Counter[tuple[str, str]] = field(default_factory=Counter)
     reads: int = 0
     writes: int = 0
@@ -120,6 +123,9 @@ class Tally:
             case "void", (error,):
                 del self.pending[subject]
                 self.errors[error] += 1
+            case "lost", ():
+                self.lost.append(self.pending.pop(subject))
+                self.errors["CallLostError"] += 1
             case "read", ():
                 self.reads += 1
             case "unread", (error,):
@@ -156,7 +162,7 @@ class Books:
         for tally in tallies:
             for plate, deltas in tally.acknowledged.items():
                 acknowledged[plate] += math.fsum(deltas)
-            for plate, delta in tally.pending.values():
+            for plate, delta in (*tally.pending.values(), *tally.lost):
                 possible[plate].append(delta)
             migrated.update(tally.migrated)
             left = Counter(plate for plate, _ in tally.pending.values())

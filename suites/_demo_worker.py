@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lazymig import Node, open_store
-from lazymig.errors import ActivationError
+from lazymig.errors import ActivationError, CallLostError, CallNotTakenError
 from lazymig.hooks import MigrationApplied
 from lazymig.testing.releases import release
 from suites._demo_ledger import Ledger
@@ -116,7 +116,9 @@ class Traffic:
         self._ledger.write("begin", number, plate, delta)
         try:
             await self._node.actor(vehicle, plate).accelerate(delta)
-        except ActivationError as error:  # it promises that nothing was stored
+        except CallLostError:  # its process was killed: nobody knows
+            self._ledger.write("lost", number)
+        except (ActivationError, CallNotTakenError) as error:  # they promise that nothing was stored
             self._ledger.write("void", number, type(error).__name__)
         else:
             self._ledger.write("done", number)
@@ -124,7 +126,7 @@ class Traffic:
     async def _read(self, plate: str) -> None:
         try:
             await self._node.actor(vehicle, plate).velocity()
-        except ActivationError as error:
+        except (ActivationError, CallNotTakenError, CallLostError) as error:
             self._ledger.write("unread", plate, type(error).__name__)
         else:
             self._ledger.write("read", plate)

@@ -141,8 +141,8 @@ def put_node(path: Path, row: Any, victim: Path) -> Any:
     name = row.format(victim=victim).encode(errors="surrogateescape") if isinstance(row, str) else row
     slot = "CAST(? AS TEXT)" if isinstance(row, str) else "?"
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"INSERT INTO node VALUES ({slot}, 'label', NULL)", [name])
-        connection.execute(f"INSERT INTO heartbeat VALUES ({slot}, 0, 1e18)", [name])
+        connection.execute(f"INSERT INTO node VALUES ({slot}, 'label', NULL, '[]', 0)", [name])
+        connection.execute(f"INSERT INTO heartbeat VALUES ({slot}, 0, 1e18, 0)", [name])
         connection.execute(f"UPDATE actor SET owner = {slot}, number = 1", [name])
         connection.commit()
 
