@@ -4,9 +4,11 @@ Rules:
 
 1. A call that waits is cancelled by a compare-and-set, and only that promises that it did not run and will not. Once a
    node has taken it, it is waited for until it ends or that node is dead.
+   An end that was noted counts more than what the store says then: noted calls are removed from it.
 2. A call whose sending failed is cancelled before the error is told: it may have been stored, or may be stored later.
 3. A call taken by one incarnation is never begun by another: whoever died over it may have been told of as lost.
-4. An answer that the store doesn't take is sent again, until the incarnation that took the call has ended.
+4. A take that failed may have taken effect: what this node has taken is asked for, for a lease time, and served.
+5. An answer that the store doesn't take is sent again, until the incarnation that took the call has ended.
 """
 
 from __future__ import annotations
@@ -14,16 +16,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
 from lazymig._fleet_records import Call, CallState, CallStatus
 from lazymig._lease import finish
-from lazymig.errors import QueueFullError, StoreError
+from lazymig.errors import NodeStoppedError, QueueFullError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -99,9 +102,10 @@ class Courier:
         self._work = work
         self._sender = membership.draw()
         self._awaited: dict[str, asyncio.Future[CallState]] = {}
-        self._served = 0
+        self._overdue: set[str] = set()
+        self._serving: dict[str, asyncio.Task[None]] = {}
+        self._missed_until = float("-inf")
         self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
         self._tidy_due = membership.clock() + TIDY_LEASES * membership.lease_seconds
         self.is_taking = True
 
@@ -123,13 +127,14 @@ class Courier:
             raise
         finally:
             self._awaited.pop(call.call_id, None)
+            self._overdue.discard(call.call_id)
 
     async def _send_and_wait(self, call: Call, ended: asyncio.Future[CallState]) -> CallState:
         try:
             is_sent = await finish(self._post.send(call, max_waiting=MAX_WAITING))
         except StoreError:
             state = await finish(self._post.cancel(call.call_id, self._sender))
-            if state.status == CallStatus.CANCELLED:
+            if state.status == CallStatus.CANCELLED and not ended.done():
                 raise
         else:
             if not is_sent:
@@ -139,7 +144,12 @@ class Courier:
                 async with asyncio.timeout(call.wait_seconds):
                     return await asyncio.shield(ended)
             state = await finish(self._post.cancel(call.call_id, self._sender))
-        return state if state.status in {CallStatus.CANCELLED, CallStatus.LOST} else await asyncio.shield(ended)
+        if ended.done():  # its end was noted, and the call removed, while it was cancelled
+            return ended.result()
+        if state.status in {CallStatus.CANCELLED, CallStatus.LOST}:
+            return state
+        self._overdue.add(call.call_id)
+        return await asyncio.shield(ended)
 
     async def _cancel(self, call: Call) -> None:
         try:
@@ -181,9 +191,8 @@ class Courier:
 
     async def finish_serving(self) -> None:
         """Wait until the calls that were taken are answered."""
-        while self._served:
-            self._idle.clear()
-            await self._idle.wait()
+        while self._serving:
+            await asyncio.wait(self._serving.values())
 
     def refuse(self, error: Exception) -> None:
         """Let nobody wait any longer."""
@@ -210,17 +219,36 @@ class Courier:
 
     async def _look(self, group: TaskGroup) -> None:
         node_id = self._membership.node_id
+        overdue = frozenset(self._overdue)
         mail = await self._post.peek(node_id, self._sender)
+        for call_id in overdue - mail.answers.keys():  # it was taken, and somebody tidied up
+            self._note_end(call_id, CallState(CallStatus.LOST))
         await self._note_answers(mail)
         if await self._view.follow(mail.fleet):
             await self._work.note_fleet()
         for key in mail.wanted:
-            group.start_soon(self._work.give_up, key)
-        if mail.has_calls and self.is_taking and self._membership.is_fresh and self._served < MAX_SERVED:
-            for call in await finish(self._post.take(node_id, MAX_SERVED - self._served)):
-                group.start_soon(self._serve, call, node_id)
+            group.start_soon(self._give_up, key)
+        for call in await self._take(mail, node_id):
+            if call.call_id not in self._serving:
+                task = self._serving[call.call_id] = asyncio.create_task(self._serve(call, node_id))
+                task.add_done_callback(partial(self._note_served, call.call_id))
         if self._membership.clock() >= self._tidy_due:
             await self._tidy()
+
+    async def _take(self, mail: Mail, node_id: str) -> Sequence[Call]:
+        """Take what is waiting; for a lease time after a failure also what may have been taken by it."""
+        if self._membership.clock() < self._missed_until:
+            missed = await finish(self._post.taken(node_id))
+            if any(call.call_id not in self._serving for call in missed):
+                return missed
+        room = MAX_SERVED - len(self._serving)
+        if not (mail.has_calls and self.is_taking and self._membership.is_fresh and room > 0):
+            return ()
+        try:
+            return await finish(self._post.take(node_id, room))
+        except StoreError:
+            self._missed_until = self._membership.clock() + self._membership.lease_seconds
+            raise
 
     async def _note_answers(self, mail: Mail) -> None:
         ended = []
@@ -228,25 +256,39 @@ class Courier:
             state = found
             if state.status == CallStatus.TAKEN and not state.is_taker_alive:
                 state = await finish(self._post.lose(call_id))
+            elif state.status == CallStatus.WAITING:
+                state = await finish(self._post.cancel(call_id, self._sender))
             if state.status == CallStatus.TAKEN:
                 continue
-            awaited = self._awaited.get(call_id)
-            if awaited is not None and not awaited.done():
-                awaited.set_result(state)
-            if state.status != CallStatus.CANCELLED:  # a cancelled one keeps what is on its way out
+            self._note_end(call_id, state)
+            if state.status != CallStatus.CANCELLED:  # a cancelled one keeps out what is on its way
                 ended.append(call_id)
         if ended:
             await finish(self._post.remove(ended))
 
+    def _note_end(self, call_id: str, state: CallState) -> None:
+        awaited = self._awaited.get(call_id)
+        if awaited is not None and not awaited.done():
+            awaited.set_result(state)
+
+    async def _give_up(self, key: ActorKey) -> None:
+        with suppress(NodeStoppedError):
+            await self._work.give_up(key)
+
     async def _serve(self, call: Call, node_id: str) -> None:
-        self._served += 1
         try:
             answer = await self._work.serve(call, node_id)
-            await self._insist(node_id, lambda: self._give_back(call, node_id, answer))
-        finally:
-            self._served -= 1
-            self._idle.set()
-            self._wake.set()
+        except NodeStoppedError:  # before any code of the action ran
+            answer = Answer(None)
+        await self._insist(node_id, lambda: self._give_back(call, node_id, answer))
+
+    def _note_served(self, call_id: str, task: asyncio.Task[None]) -> None:
+        del self._serving[call_id]
+        self._wake.set()
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            context = {"message": "a call of another node could not be served", "exception": error, "task": task}
+            asyncio.get_running_loop().call_exception_handler(context)
 
     async def _give_back(self, call: Call, node_id: str, answer: Answer) -> None:
         if answer.outcome is None:

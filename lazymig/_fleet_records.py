@@ -139,7 +139,8 @@ class Mail:
     Attributes:
         has_calls: Whether there are calls that it could take.
         wanted: Actors it holds and somebody waits for.
-        answers: Call id to state, of the sender's calls that are not waiting any more.
+        answers: Call id to state, of the sender's calls that were taken or have ended, and of those that wait though
+            their time is over: whoever took them has let them wait again.
         fleet: Number that changes when nodes come, go or begin to drain.
     """
 

@@ -6,7 +6,7 @@ actor type: the next call on such an actor goes to a capable node at once, as lo
 
 from __future__ import annotations
 
-import random
+from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class FleetView:
         self._counter: int | None = None
         self._needs: dict[str, int] = {}
         self._newest: dict[str, int] = {}
+        self._turns = count()
 
     @property
     def nodes(self) -> Sequence[NodeStatus]:
@@ -73,7 +74,7 @@ class FleetView:
         return self._newest.get(actor_type, 0) > registered
 
     def newest(self, actor_type: str, action: str) -> str | None:
-        """Return a node that registers most for a type and has the action."""
+        """Return a node that registers most for a type and has the action; those there are take turns."""
         highest = self._newest.get(actor_type, 0)
         fitting = [
             node.node_id
@@ -83,7 +84,7 @@ class FleetView:
             and offer.registered.highest == highest
             and action in offer.actions
         ]
-        return random.choice(fitting) if fitting else None  # noqa: S311  (spreads load, keeps no secret)
+        return fitting[next(self._turns) % len(fitting)] if fitting else None
 
     def types(self) -> set[str]:
         """Return the actor types that anybody has."""

@@ -110,7 +110,7 @@ class MemoryPost:
         answers = {
             call_id: self._state(letter)
             for call_id, letter in self._letters.items()
-            if letter.call.sender == sender and letter.status != CallStatus.WAITING
+            if letter.call.sender == sender and letter.status != CallStatus.CANCELLED and not self._is_waiting(letter)
         }
         has_calls = any(self._is_for(node_id, letter) for letter in self._letters.values())
         return Mail(has_calls, tuple(wanted), answers, self.fleet)
@@ -124,6 +124,14 @@ class MemoryPost:
                 letter.status, letter.taker = CallStatus.TAKEN, node_id
                 taken.append(replace(letter.call, needs=letter.needs, target=letter.target))
         return taken
+
+    async def taken(self, node_id: str) -> Sequence[Call]:
+        """See `Post.taken`."""
+        self._check_open()
+        mine = (
+            letter for letter in self._letters.values() if (letter.status, letter.taker) == (CallStatus.TAKEN, node_id)
+        )
+        return [replace(letter.call, needs=letter.needs, target=letter.target) for letter in mine]
 
     async def answer(self, call_id: str, node_id: str, result: bytes) -> bool:
         """See `Post.answer`."""

@@ -161,7 +161,6 @@ class SqlStore:
         offers = orjson.dumps([_rows.write_offer(offer) for offer in node.offers]).decode()
         yield last(
             *(statement for other in gone for statement in self._removal(other)),
-            (self._sql.forget_orphans, {}),
             (self._sql.add_node, {"node": node.node_id, "label": node.label, "build": node.build, "offers": offers}),
             (self._sql.add_heartbeat, lease),
             *(

@@ -58,7 +58,6 @@ class Dialect:
 
     add_node: str
     add_offer: str
-    forget_orphans: str
     count_change: str
     remove_node: str
     remove_offers: str

@@ -35,6 +35,7 @@ class PostDialect:
     answers: str
     fleet: str
     take: str
+    taken: str
     answer: str
     forward: str
     cancel: str
@@ -69,6 +70,10 @@ class SqlPost:
     async def take(self, node_id: str, limit: int) -> Sequence[Call]:
         """See `Post.take`."""
         return await self._connection.run(partial(self._take, node_id, limit))
+
+    async def taken(self, node_id: str) -> Sequence[Call]:
+        """See `Post.taken`."""
+        return await self._connection.run(partial(self._taken, node_id), writes=False)
 
     async def answer(self, call_id: str, node_id: str, result: bytes) -> bool:
         """See `Post.answer`."""
@@ -133,6 +138,10 @@ class SqlPost:
 
     def _take(self, node_id: str, limit: int) -> Operation[list[Call]]:
         (rows,) = yield last((self._sql.take, {"node": node_id, "limit": limit} | self._now()))
+        return [_read(row) for row in sorted(rows)]
+
+    def _taken(self, node_id: str) -> Operation[list[Call]]:
+        (rows,) = yield last((self._sql.taken, {"node": node_id}))
         return [_read(row) for row in sorted(rows)]
 
     def _change(self, statement: str, of: dict[str, Any]) -> Operation[bool]:

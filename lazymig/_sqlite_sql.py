@@ -43,11 +43,11 @@ LAYOUTS = (
         number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
         type TEXT NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, arguments BLOB NOT NULL,
         sender TEXT NOT NULL, chain TEXT NOT NULL, traceparent TEXT,
-        needs INTEGER NOT NULL, target TEXT, until REAL NOT NULL,
+        needs INTEGER NOT NULL, target TEXT, since REAL NOT NULL, until REAL NOT NULL,
         status INTEGER NOT NULL, taker TEXT, result BLOB
     );
     CREATE INDEX call_waiting ON call (type, actor) WHERE status = 0;
-    CREATE INDEX call_ended ON call (sender) WHERE status <> 0;
+    CREATE INDEX call_sender ON call (sender);
     """,
 )
 """The layout's versions: script N brings a file from version N to N + 1."""
@@ -58,9 +58,11 @@ _IS_ALIVE = """EXISTS (
     SELECT 1 FROM heartbeat WHERE incarnation = actor.owner AND at <= :now AND :now < at + lease
 )"""
 
+# A call from before a reboot, when the clock began anew, lies in the future and is not taken.
 _TAKEABLE = f"""
     SELECT number FROM call
-    WHERE status = 0 AND action <> '' AND until > :now AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node) AND (
+    WHERE status = 0 AND action <> '' AND since <= :now AND :now < until
+    AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node) AND (
         target = :node
         OR (target IS NULL OR target NOT IN ({_ALIVE}))
         AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node AND NOT draining)
@@ -72,12 +74,13 @@ _TAKEABLE = f"""
     ORDER BY number LIMIT :limit
 """  # noqa: S608  (a constant is put in, no value)
 
+_CALL = "number, id, type, actor, action, arguments, sender, chain, traceparent, needs, target"
+
 _STATE = f"status, result, taker, COALESCE(taker, '') IN ({_ALIVE}), needs, target"
 
 DIALECT = Dialect(
     add_node="INSERT INTO node (incarnation, label, build, offers) VALUES (:node, :label, :build, :offers)",
     add_offer="INSERT INTO offer (incarnation, type, action, below) VALUES (:node, :type, :action, :below)",
-    forget_orphans="DELETE FROM call WHERE NOT EXISTS (SELECT 1 FROM node)",
     count_change="UPDATE fleet SET changes = changes + 1",
     remove_node="DELETE FROM node WHERE incarnation = :node RETURNING incarnation",
     remove_offers="DELETE FROM offer WHERE incarnation = :node",
@@ -164,10 +167,11 @@ DIALECT = Dialect(
 
 POST_DIALECT = PostDialect(
     send=f"""
-        INSERT INTO call (id, type, actor, action, arguments, sender, chain, traceparent, needs, target, until, status)
+        INSERT INTO call
+            (id, type, actor, action, arguments, sender, chain, traceparent, needs, target, since, until, status)
         SELECT :call, :type, :id, :action, :arguments, :sender, :chain, :traceparent, :needs,
             COALESCE(:target, (SELECT owner FROM actor WHERE type = :type AND id = :id AND owner IN ({_ALIVE}))),
-            :now + :wait, 0
+            :now, :now + :wait, 0
         WHERE :action = '' OR NOT EXISTS (
             SELECT 1 FROM call WHERE status = 0 AND type = :type AND actor = :id AND action <> '' LIMIT 1 OFFSET :others
         )
@@ -177,14 +181,18 @@ POST_DIALECT = PostDialect(
     takeable=_TAKEABLE.replace(":limit", "1"),
     wanted="""
         SELECT call.type, call.actor FROM call JOIN actor ON actor.type = call.type AND actor.id = call.actor
-        WHERE status = 0 AND action = '' AND until > :now AND owner = :node
+        WHERE status = 0 AND action = '' AND since <= :now AND :now < until AND owner = :node
     """,
-    answers=f"SELECT id, {_STATE} FROM call WHERE sender = :sender AND status <> 0",  # noqa: S608
+    answers=f"""
+        SELECT id, {_STATE} FROM call
+        WHERE sender = :sender AND (status IN (1, 2, 3) OR status = 0 AND until <= :now)
+    """,  # noqa: S608
     fleet="SELECT changes FROM fleet",
     take=f"""
         UPDATE call SET status = 1, taker = :node WHERE number IN ({_TAKEABLE})
-        RETURNING number, id, type, actor, action, arguments, sender, chain, traceparent, needs, target
+        RETURNING {_CALL}
     """,  # noqa: S608
+    taken=f"SELECT {_CALL} FROM call WHERE status = 1 AND taker = :node",  # noqa: S608
     answer="""
         UPDATE call SET status = 2, result = :result, until = :now + :keep
         WHERE id = :call AND status = 1 AND taker = :node RETURNING id
@@ -194,8 +202,8 @@ POST_DIALECT = PostDialect(
         WHERE id = :call AND status = 1 AND taker = :node RETURNING id
     """,
     cancel="""
-        INSERT INTO call (id, type, actor, action, arguments, sender, chain, needs, until, status)
-        VALUES (:call, '', '', '', x'', :sender, '[]', 0, :now + :keep, 4)
+        INSERT INTO call (id, type, actor, action, arguments, sender, chain, needs, since, until, status)
+        VALUES (:call, '', '', '', x'', :sender, '[]', 0, :now, :now + :keep, 4)
         ON CONFLICT (id) DO UPDATE SET status = 4, until = excluded.until WHERE status = 0
     """,
     lose=f"""
@@ -206,7 +214,7 @@ POST_DIALECT = PostDialect(
     remove="DELETE FROM call WHERE id = :call",
     tidy_calls=f"""
         DELETE FROM call
-        WHERE until + CASE status WHEN 1 THEN :keep ELSE 0 END <= :now
+        WHERE (since > :now OR until + CASE status WHEN 1 THEN :keep ELSE 0 END <= :now)
         AND NOT (status = 1 AND taker IN ({_ALIVE}))
     """,  # noqa: S608
     silent_nodes="SELECT incarnation FROM heartbeat WHERE at > :now OR at + :leases * lease <= :now",

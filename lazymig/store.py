@@ -83,6 +83,10 @@ class Post(Protocol):
         """
         ...
 
+    async def taken(self, node_id: str) -> Sequence[Call]:
+        """Return the calls that this node has taken and not ended, oldest first."""
+        ...
+
     async def answer(self, call_id: str, node_id: str, result: bytes) -> bool:
         """End a call that this node took.
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from lazymig.store import Store
 
+POLL_SECONDS = 0.2
+"""How often a node looks for mail: time is virtual, and every look is a step of the schedule."""
+
 Stored = tuple[tuple[str, ...], dict[str, Any]]
 """Applied versions as the stamp says, in order, and the states."""
 
@@ -50,6 +53,7 @@ class MemoryKeep:
     async def renew(self) -> None:
         """See `Keep.renew`."""
         self._store = MemoryStore(asyncio.get_running_loop().time)
+        self._store.post.poll_seconds = POLL_SECONDS
         await self._store.insert("Tally", "main", [("t", LEGACY)])
 
     @asynccontextmanager
@@ -80,16 +84,19 @@ class SQLiteKeep:
         """See `Keep.renew`."""
         shutil.rmtree(self._locks, ignore_errors=True)
         self._connection.execute("BEGIN IMMEDIATE")
-        for table in ("actor", "state", "lineage", "node", "heartbeat"):
+        for table in ("actor", "state", "lineage", "node", "heartbeat", "offer", "call"):
             self._connection.execute(f"DELETE FROM {table}")
         self._connection.execute("INSERT INTO actor (type, id, revision) VALUES ('Tally', 't', 1)")
         self._connection.execute("INSERT INTO state VALUES ('Tally', 't', 'main', ?)", [LEGACY])
         self._connection.execute("COMMIT")
 
-    def open(self) -> AbstractAsyncContextManager[Store]:
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
         """See `Keep.open`."""
         clock = asyncio.get_running_loop().time
-        return open_sqlite(self._path, synchronous="normal", clock=clock, inline=True)
+        async with open_sqlite(self._path, synchronous="normal", clock=clock, inline=True) as store:
+            store.post.poll_seconds = POLL_SECONDS
+            yield store
 
     def free_locks(self, store: Store) -> None:
         """See `Keep.free_locks`."""

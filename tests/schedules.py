@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 from lazymig import Node
 from lazymig.errors import (
     ActorLockedError,
+    CallLostError,
+    CallNotTakenError,
     LeaseLostError,
     NewerStateError,
     NodeStoppedError,
+    RemoteError,
     StoreError,
     StoreUnavailableError,
 )
@@ -49,7 +52,7 @@ PATIENCE_SECONDS = SILENCE_SECONDS + 50.0
 """How long the last process waits for the actor: clients that use it without a pause have ended by then, and whoever
 holds it has given it up, or is taken for dead."""
 
-NOTHING_STORED = (ActorLockedError, NewerStateError, NodeStoppedError, LeaseLostError, RuntimeError)
+NOTHING_STORED = (ActorLockedError, CallNotTakenError, NewerStateError, NodeStoppedError, LeaseLostError, RuntimeError)
 """What promises that; the RuntimeError is the actor's own, raised before it persists."""
 
 
@@ -161,9 +164,9 @@ class Seat:
         await self._do(client, "add", 100, lambda tally: tally.spoil(100))
 
     async def _block(self, client: str) -> None:
-        await self._do(client, "add", 10, lambda _: self._add_in_block(10))
+        await self._do(client, "add", 10, lambda _: self.add_in_block(10))
 
-    async def _add_in_block(self, number: int) -> int:
+    async def add_in_block(self, number: int) -> int:
         assert self.node is not None
         async with self.node.activate("Tally", "t") as activation:
             await load(activation, self.upto)
@@ -180,7 +183,11 @@ class Seat:
             found = await run(self.node.actor("Tally", "t"))
         except NOTHING_STORED:
             self.world.history.fail(operation)
-        except StoreError:
+        except RemoteError as error:
+            if error.type != "RuntimeError":
+                raise
+            self.world.history.fail(operation)
+        except (StoreError, CallLostError):
             self.world.history.info(operation)
         except BaseException:
             self.world.history.info(operation)
@@ -258,10 +265,11 @@ async def _judge(seat: Seat) -> None:
         with on_machine(seat.process.machine):
             node = Node(inner, [tallies(seat)], lease_seconds=1000.0, hand_over_seconds=PATIENCE_SECONDS)
         async with node:
+            seat.node = node
             operation = seat.world.history.invoke("judge", "add", 1_000)
             while True:
                 try:
-                    total = await node.actor("Tally", "t").add(1_000)
+                    total = await seat.add_in_block(1_000)  # a call might run where the actor is
                 except StoreUnavailableError:  # a process stands still inside a write
                     continue
                 break

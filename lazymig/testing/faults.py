@@ -226,6 +226,11 @@ class _FaultyPost:
         taken: Sequence[Call] = await self._pass("take", self._post.take(node_id, limit))
         return taken
 
+    async def taken(self, node_id: str) -> Sequence[Call]:
+        """See `Post.taken`."""
+        taken: Sequence[Call] = await self._pass("taken", self._post.taken(node_id))
+        return taken
+
     async def answer(self, call_id: str, node_id: str, result: bytes) -> bool:
         """See `Post.answer`."""
         return bool(await self._pass("answer", self._post.answer(call_id, node_id, result)))
