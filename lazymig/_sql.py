@@ -111,8 +111,8 @@ class Connection(Protocol):
         """
         ...
 
-    def now(self) -> float:
-        """Return the store's clock for heartbeats, in seconds; it never goes back while the machine runs."""
+    def now(self) -> float | None:
+        """Return the store's clock for heartbeats, in seconds, which all processes share; None: the engine has it."""
         ...
 
     def enter(self, node_id: str) -> None:
@@ -259,10 +259,10 @@ class SqlStore:
             (self._sql.holder, actor | {"node": fence.node}),
         )
         if rows:
-            revision, *stamp = rows[0]
-            row = (revision, fence.node, fence.number, *stamp)
+            revision, applied, writer, migrated_at, *clock = rows[0]
+            row = (revision, fence.node, fence.number, applied, writer, migrated_at)
             found = yield from self._actor(key, row, states, lineage)
-            return Claim(fence, found, datetime.now(UTC))
+            return Claim(fence, found, _rows.EPOCH + clock[0] * _MICROSECOND if clock else datetime.now(UTC))
         if not holder:
             raise LeaseLostError(key)
         owner = holder[0][0]
