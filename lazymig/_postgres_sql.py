@@ -95,9 +95,10 @@ SERVER = """
 """What must be known of a server before it is used."""
 
 LAID_OUT = """
-    SELECT relname, relkind IN ('r', 'p') AND CASE WHEN relkind IN ('r', 'p') THEN
-        has_table_privilege(pg_class.oid, 'SELECT') AND (relname = 'layout' OR has_table_privilege(pg_class.oid, 'INSERT')
-        AND has_table_privilege(pg_class.oid, 'UPDATE') AND has_table_privilege(pg_class.oid, 'DELETE')) END
+    SELECT relname, has_table_privilege(pg_class.oid, 'SELECT') AND (
+        relname = 'layout' OR has_table_privilege(pg_class.oid, 'INSERT')
+        AND has_table_privilege(pg_class.oid, 'UPDATE') AND has_table_privilege(pg_class.oid, 'DELETE')
+    )
     FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
     WHERE nspname = %(schema)s AND relname = ANY(%(tables)s)
 """

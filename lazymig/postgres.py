@@ -243,7 +243,7 @@ async def lay_out(connection: _Connection, place: Place, *, create: bool = True)
         partitions = place.partitions or 1
         for number in range(version, len(sql.LAYOUTS)):
             for statement in sql.script(number, place.schema, partitions):
-                await connection.execute(statement)  # type: ignore[call-overload]  # made of constants and a checked name
+                await connection.execute(statement)
         set_layout = sql.in_schema(sql.SET_LAYOUT if version else sql.ADD_LAYOUT, place.schema)
         await connection.execute(set_layout, {"version": len(sql.LAYOUTS), "partitions": partitions})
 
@@ -258,7 +258,7 @@ async def _add_schema(connection: _Connection, place: Place) -> None:
 async def _layout_of(connection: _Connection, place: Place) -> int:
     """Return the layout's version, 0 for none; refuse what can't be used."""
     wanted = {"schema": place.schema, "tables": list(sql.TABLES)}
-    found = dict(await (await connection.execute(sql.LAID_OUT, wanted)).fetchall())
+    found: dict[str, bool] = dict(await (await connection.execute(sql.LAID_OUT, wanted)).fetchall())  # type: ignore[arg-type]  # pairs
     if not found:
         return 0
     row = None
@@ -271,7 +271,8 @@ async def _layout_of(connection: _Connection, place: Place) -> int:
             f"{place.name} holds tables of another program in schema {place.schema} ({', '.join(sorted(found))}). "
             f"Give lazymig a schema of its own: ?schema=…."
         )
-    return _check_layout(place, *row, denied=[name for name, may in found.items() if not may])
+    version, partitions = row
+    return _check_layout(place, version, partitions, [name for name, may in found.items() if not may])
 
 
 def _check_layout(place: Place, version: int, partitions: int, denied: list[str]) -> int:

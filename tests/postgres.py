@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,10 +86,8 @@ class Server:
 
     def remove(self) -> None:
         atexit.unregister(self.remove)
-        try:
+        with suppress(subprocess.CalledProcessError):  # it may be stopped already
             self.stop("immediate")
-        except subprocess.CalledProcessError:
-            pass  # it is stopped already
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -18,10 +18,11 @@ import pytest
 
 from lazymig import errors, fleet, transfer
 from lazymig.memory import MemoryStore
+from lazymig.postgres import open_postgres
 from lazymig.sqlite import open_sqlite
 from lazymig.store import Pulse, Store
 from lazymig.testing import Fault, FaultyStore, ManualClock
-from tests import beside, rules
+from tests import beside, postgres, rules
 from tests.fault_scenarios import SCENARIOS, Scenario, by_block, by_calls, legacy
 from tests.scenarios import LEASE_SECONDS, NEW_SOFTWARE, Hands, World
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     Run = Callable[[World], Awaitable[None]]
 
-KINDS = ["memory", "sqlite"]
+KINDS = ["memory", "sqlite", "postgres"]
 T = TypeVar("T")
 How = Literal["error", "cancel", "interrupt"]
 HOW: tuple[How, ...] = get_args(How)
@@ -134,6 +135,10 @@ async def opened(kind: str, folder: Path) -> AsyncIterator[Bench]:
     if kind == "memory":
         store = MemoryStore(clock)
         yield Bench(store, clock, partial(beside.read_memory, store))
+    elif kind == "postgres":
+        with postgres.schema_url() as url, postgres.connect() as beside_it:
+            async with open_postgres(postgres.place(url), clock=clock) as sql:
+                yield Bench(sql, clock, partial(beside.rows_of_schema, beside_it, postgres.schema_of(url)))
     else:
         path = folder / "store.db"
         async with open_sqlite(path, synchronous="normal", clock=clock) as sql:
