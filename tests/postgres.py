@@ -39,6 +39,9 @@ deadlock_timeout = 100ms
 """
 """What tests need; all that a commit survives by is as it comes."""
 
+GUARDED = "guarded"
+"""A role that needs a password to connect, once a test has made it."""
+
 
 class Server:
     """A server that can be stopped, killed and started."""
@@ -60,6 +63,8 @@ class Server:
         self.user = prepared.system_user
         with (self.data / "postgresql.conf").open("a") as file:
             file.write(f"{SETTINGS}unix_socket_directories = '{self.data}'\n")
+        rules = self.data / "pg_hba.conf"
+        rules.write_text(f"local all {GUARDED} scram-sha-256\n{rules.read_text()}")
         self._logs = self.data / "log"
         self.start()
         atexit.register(self.remove)
@@ -106,6 +111,13 @@ def own_server() -> Server:
             pytest.fail(told)
         pytest.skip(told)
     return Server()
+
+
+def server_to_break() -> Server:
+    """Return a server that may be stopped; one that is somebody else's may not."""
+    if ELSEWHERE:
+        pytest.skip("LAZYMIG_TEST_POSTGRES is set: its server is not stopped, killed or reconfigured")
+    return own_server()
 
 
 def server_url() -> str:
