@@ -84,6 +84,7 @@ _CLASSES: Mapping[str, tuple[type[StoreError], str]] = {
     "53": (StoreUnavailableError, "Check the server's disk and memory, and try again."),
     "40": (StoreUnavailableError, "Others were in the way; try again."),
     "55P03": (StoreUnavailableError, "Others were in the way; try again."),
+    "57P04": (StoreMissingError, "The database was dropped: put a backup in its place."),
     "57": (StoreUnavailableError, "The server is stopping or starting; try again."),
     "58": (StoreUnavailableError, "Look at the server's log, and try again."),
     "08": (StoreUnavailableError, "Check host and port, and try again."),
@@ -248,7 +249,7 @@ class Driver:
             min_size=1,
             max_size=size,
             open=False,
-            reconnect_timeout=0.0,
+            reconnect_timeout=-1.0,  # see rule 5; 0 would still be tried a second time, a second later
             name="lazymig",
         )
 
@@ -309,7 +310,6 @@ class Driver:
     async def _borrow(self) -> AsyncConnection[Any]:
         clock = asyncio.get_running_loop().time
         deadline = clock() + self.wait_seconds
-        self._refusal = None
         while True:
             try:
                 connection = await self._pool.getconn(timeout=RETRY_SECONDS)

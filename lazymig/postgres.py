@@ -11,9 +11,10 @@ Rules:
 
 from __future__ import annotations
 
+import re
 import threading
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -40,6 +41,9 @@ T = TypeVar("T")
 OLDEST_SERVER = 14
 """The oldest release of PostgreSQL that is used; the statements need 13."""
 
+_UNKNOWN_OPTION = re.compile(r'invalid URI query parameter: "([a-z_]+)"')
+_PORTS = re.compile(r"[0-9,]*")
+
 _Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
@@ -56,7 +60,7 @@ class Place:
     """
 
     name: str
-    conninfo: str
+    conninfo: str = field(repr=False)
     schema: str = "lazymig"
     partitions: int | None = None
     pool: int = 4
@@ -66,13 +70,16 @@ def read_conninfo(url: str, name: str) -> str:
     """Return what libpq connects to, completed by what the URL doesn't say.
 
     Raises:
-        InvalidStoreUrlError: libpq doesn't understand it.
+        InvalidStoreUrlError: libpq doesn't understand it. What it says is not passed on: a password may be in it.
     """
+    quoting = "in a user's name or password write @ : / ? # % as %40 %3A %2F %3F %23 %25"
     try:
         given = conninfo_to_dict(url)
     except psycopg.Error as error:
-        said = str(error).strip()
-        raise InvalidStoreUrlError(name, "libpq can't read it" if "URI" not in said else said) from None
+        unknown = _UNKNOWN_OPTION.search(str(error))
+        raise InvalidStoreUrlError(name, f"unknown option {unknown[1]!r}" if unknown else quoting) from None
+    if "@" in str(given.get("host", "")) or not _PORTS.fullmatch(str(given.get("port", ""))):
+        raise InvalidStoreUrlError(name, quoting)
     return make_conninfo(**{**CONNECTING, **given})
 
 
@@ -258,7 +265,7 @@ async def _add_schema(connection: _Connection, place: Place) -> None:
 async def _layout_of(connection: _Connection, place: Place) -> int:
     """Return the layout's version, 0 for none; refuse what can't be used."""
     wanted = {"schema": place.schema, "tables": list(sql.TABLES)}
-    found: dict[str, bool] = dict(await (await connection.execute(sql.LAID_OUT, wanted)).fetchall())  # type: ignore[arg-type]  # pairs
+    found: dict[str, bool] = dict(await (await connection.execute(sql.LAID_OUT, wanted)).fetchall())
     if not found:
         return 0
     row = None

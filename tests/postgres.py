@@ -9,7 +9,6 @@ import atexit
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import tempfile
 import warnings
@@ -81,9 +80,14 @@ class Server:
     def restart(self, mode: str = "fast") -> None:
         self._control("-m", mode, "-l", str(self._logs), "restart")
 
-    def signal(self, number: signal.Signals) -> None:
-        """Signal the postmaster."""
-        os.kill(int((self.data / "postmaster.pid").read_text().split()[0]), number)
+    def reload(self) -> None:
+        """Let it read its settings again; returns when a new connection has them."""
+        with connect(self.url) as connection:
+            loaded = "SELECT pg_conf_load_time()"
+            before = connection.execute(loaded).fetchone()
+            self._control("reload")
+            while connection.execute(loaded).fetchone() == before:
+                pass
 
     @property
     def url(self) -> str:

@@ -51,9 +51,7 @@ async def test_increments_of_many_processes_are_never_lost(pooler: str) -> None:
     schema = postgres.draw_schema()
     try:
         async with AsyncExitStack() as stack:
-            stores = [
-                await stack.enter_async_context(open_store(f"{pooler}?schema={schema}&pool=2")) for _ in range(6)
-            ]
+            stores = [await stack.enter_async_context(open_store(f"{pooler}?schema={schema}&pool=2")) for _ in range(6)]
             for number, store in enumerate(stores):
                 await store.register(NodeRecord(f"n{number}", "", None, 60.0))
             await asyncio.gather(*(increment(store, f"n{number}") for number, store in enumerate(stores)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from lazymig._sql import Operation, Rows
+    from lazymig._sql import Operation, Rows, Statement
     from lazymig.store import Store
 
 KEY = ActorKey("Car", "a")
@@ -65,7 +66,9 @@ def in_(url: str, statement: str) -> str:
 async def until_waiting(beside: psycopg.Connection[Any], count: int = 1) -> None:
     """Return when so many statements wait for a lock that this connection holds."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-    while beside.execute(query).fetchone() != (count,):
+    for _ in repeat(None):
+        if beside.execute(query).fetchone() == (count,):
+            return
         await asyncio.sleep(0.005)
 
 
@@ -109,7 +112,7 @@ async def test_an_applied_set_new_to_the_process_costs_a_turn_once(url: str) -> 
 
 
 async def test_only_what_must_survive_waits_for_the_disk(store: Store) -> None:
-    asked = ("SELECT current_setting('synchronous_commit')", {})
+    asked: Statement = ("SELECT current_setting('synchronous_commit')", {})
 
     def at_once() -> Operation[list[Rows]]:
         return (yield last(asked))
