@@ -12,8 +12,9 @@ Rules:
    read from it. So it is replaced without a trip.
 5. An operation has one connection, and waits for it only so long; while it waits, connecting is tried again and again.
    (The pool's own waiting would double its pause with each failed attempt, and be late when the server is back.)
-6. Only a server that answers is believed that it stored nothing. When a connection is lost after a durable batch was
-   sent, nobody knows.
+6. What fails or is cut off before the sync was sent ends its connection: a sync would commit what was sent by then.
+7. Only a server that answers, and goes on, is believed that it stored nothing. When a connection is lost after the last
+   of a batch was sent, nobody knows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 import psycopg_pool
 from psycopg import AsyncConnection
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from lazymig._postgres_sql import SYNC_LATER
 from lazymig.errors import (
@@ -70,6 +71,10 @@ CONNECTING: Mapping[str, Any] = {
     "tcp_user_timeout": 20_000,
 }
 """What the URL doesn't say. A host that vanished is noticed after 20 to 25 seconds."""
+
+_COMMIT = "COMMIT"
+_ENDING = "57P"
+"""What a server says when it ends a connection; it may come between a commit and its answer."""
 
 _CLASSES: Mapping[str, tuple[type[StoreError], str]] = {
     "25006": (StoreReadOnlyError, "Connect to the primary server (target_session_attrs=read-write)."),
@@ -166,7 +171,7 @@ class Walk:
                 await self._send([], is_last=True)
         except BaseException:
             operation.close()
-            if self._is_begun and not self._connection.broken:
+            if self._is_begun and not self._connection.closed:
                 with suppress(psycopg.Error):
                     await self._connection.rollback()
             raise
@@ -178,31 +183,40 @@ class Walk:
         before: list[Statement] = [] if self._is_begun or is_last else [("BEGIN", {})]
         if not self._is_begun and not self._syncs:
             before.append((SYNC_LATER, {}))
-        after: list[Statement] = [("COMMIT", {})] if self._is_begun and is_last else []
+        after: list[Statement] = [(_COMMIT, {})] if self._is_begun and is_last else []
         self.trips += 1
-        self.is_unknown = is_last
         try:
-            rows = await _trip(self._connection, [*before, *statements, *after])
-        except psycopg.Error:
-            self.is_unknown &= self._connection.broken
+            rows = await self._trip([*before, *statements, *after], ends=is_last)
+        except psycopg.Error as error:
+            is_ended = self._connection.closed or (error.sqlstate or "").startswith(_ENDING)
+            self.is_unknown &= is_ended
             raise
         self.is_unknown = False
         self._is_begun = not is_last
         return rows[len(before) : len(before) + len(statements)]
 
+    async def _trip(self, statements: Sequence[Statement], *, ends: bool) -> list[Rows]:
+        """Send statements, then read all answers."""
+        cursors = [self._connection.cursor(binary=True) for _ in statements]
+        async with self._connection.pipeline():
+            try:
+                for cursor, (statement, parameters) in zip(cursors, statements, strict=True):
+                    self.is_unknown = ends and cursor is cursors[-1] and statement == _COMMIT
+                    await cursor.execute(statement, parameters)
+            except BaseException:
+                await self._connection.close()
+                raise
+            self.is_unknown = ends
+        return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
-async def _trip(connection: AsyncConnection[Any], statements: Sequence[Statement]) -> list[Rows]:
-    """Send statements, then read all answers."""
-    cursors = []
-    async with connection.pipeline():
-        for statement, parameters in statements:
-            cursor = connection.cursor(binary=True)
-            await cursor.execute(statement, parameters)
-            cursors.append(cursor)
-    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+def _is_idle(connection: AsyncConnection[Any]) -> bool:
+    """Tell whether the next operation may have it."""
+    line = connection.pgconn
+    return line.transaction_status == TransactionStatus.IDLE and line.pipeline_status == PipelineStatus.OFF
 
 
-def _is_quiet(connection: AsyncConnection[Any]) -> bool:
+def is_quiet(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> bool:
     """Tell whether an idle connection is as it was left: a server that closes it says so, or just hangs up."""
     if connection.closed:
         return False
@@ -303,7 +317,7 @@ class Driver:
             await connection.close()
             raise
         finally:
-            if connection.info.transaction_status != TransactionStatus.IDLE:
+            if not _is_idle(connection):
                 await connection.close()
             await self._pool.putconn(connection)
 
@@ -319,7 +333,7 @@ class Driver:
                 continue
             except psycopg_pool.PoolClosed as error:
                 raise StoreClosedError(self._name) from error
-            if _is_quiet(connection):
+            if is_quiet(connection):
                 return connection
             await connection.close()
             await self._pool.putconn(connection)

@@ -6,7 +6,8 @@ Rules:
 2. The layout is looked at before anything is changed, and laid out in one transaction under an advisory lock: of many
    that open an empty database at once one lays it out, and the others find it.
 3. The first connection is a plain one, so that what is wrong with URL, server or rights is said at once by its name.
-4. A heartbeat has a connection and a thread of its own; each beat that fails raises, and the next one connects anew.
+4. A heartbeat has a connection and a thread of its own; each beat that fails raises, and the next one connects anew,
+   as does one that finds its connection closed. One without an answer is given up after as long as connecting may take.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from lazymig import _postgres_sql as sql
-from lazymig._postgres_driver import CONNECT_SECONDS, CONNECTING, Driver, hang_up, translate
+from lazymig._postgres_driver import CONNECT_SECONDS, CONNECTING, Driver, hang_up, is_quiet, translate
 from lazymig._sql import SqlStore
 from lazymig.errors import (
     InvalidStoreUrlError,
@@ -92,17 +93,21 @@ class PostgresPulse:
         self._beat = sql.dialect(place.schema).beat
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         with _translating(place):
-            self._connect()
+            self._live()
 
-    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        self._connection = psycopg.connect(self._place.conninfo, autocommit=True, prepare_threshold=None)
+    def _live(self) -> psycopg.Connection[tuple[Any, ...]]:
+        if self._connection is not None and not is_quiet(self._connection):
+            self.close()
+        if self._connection is None:
+            self._connection = psycopg.connect(self._place.conninfo, autocommit=True, prepare_threshold=None)
         return self._connection
 
     def beat(self, node_id: str) -> bool:
         """See `Pulse.beat`."""
         with _translating(self._place):
-            connection = self._connection or self._connect()
+            connection = self._live()
             watch = threading.Timer(CONNECT_SECONDS, hang_up, [connection])
+            watch.daemon = True
             watch.start()
             try:
                 with connection.pipeline():

@@ -18,6 +18,7 @@ from lazymig.errors import (
     ActorLockedError,
     LeaseLostError,
     StoreClosedError,
+    StoreError,
     StoreReadOnlyError,
     StoreUnavailableError,
 )
@@ -210,9 +211,14 @@ async def test_heartbeats_go_on_after_a_restart(url: str, store: Store) -> None:
     pulse = store.open_pulse()
     assert pulse.beat("n1")
     server.restart()
-
-    with pytest.raises(StoreUnavailableError):
-        pulse.beat("n1")
+    assert pulse.beat("n1")
+    server.stop()
+    try:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError, match="can't be reached"):
+                pulse.beat("n1")
+    finally:
+        server.start()
     assert pulse.beat("n1")
     pulse.close()
 
@@ -313,6 +319,45 @@ async def test_an_operation_cut_off_goes_on_and_leaves_its_connection_whole(url:
     claim = await store.claim(KEY, Fence("n1", 2))  # the pool has one connection: this comes after it
     assert isinstance(claim, Claim)
     assert claim.actor.revision == 1
+
+
+async def test_a_commit_that_the_driver_refuses_in_the_midst_stores_nothing(store: Store) -> None:
+    """What was sent before is not to be synced: the server would commit it."""
+    await store.claim(KEY, Fence("n1", 1))
+    await store.commit(Commit(KEY, Fence("n1", 1), 0, STAMP, {"a": b"1", "b": b"1"}))
+    no_bytes: Any = "text with \0"
+    with pytest.raises(StoreError, match="Nothing was stored"):
+        await store.commit(Commit(KEY, Fence("n1", 1), 1, STAMP, {"a": b"2", "b": no_bytes}))
+
+    found = await store.read(KEY)
+    assert found is not None
+    assert (found.revision, dict(found.states)) == (1, {"a": b"1", "b": b"1"})
+
+
+async def test_a_commit_cut_off_with_the_event_loop_is_whole_or_nothing(url: str, store: Store) -> None:
+    """The end of a loop cancels all its tasks, those too that finish what was begun."""
+    await store.claim(KEY, Fence("n1", 1))
+    names = "abcdef"
+    await store.commit(Commit(KEY, Fence("n1", 1), 0, STAMP, dict.fromkeys(names, b"0")))
+    revision, outcomes = 1, set()
+    for turns in range(40):
+        value = b"%d" % turns
+        committing = asyncio.create_task(
+            store.commit(Commit(KEY, Fence("n1", turns + 1), revision, STAMP, dict.fromkeys(names, value)))
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in driver_of(store)._running:
+            task.cancel()
+        await asyncio.wait([committing])
+        claim = await store.claim(KEY, Fence("n1", turns + 2))
+        assert isinstance(claim, Claim)
+        assert len(set(claim.actor.states.values())) == 1
+        is_stored = claim.actor.states["a"] == value
+        assert claim.actor.revision == revision + is_stored
+        revision += is_stored
+        outcomes.add(is_stored)
+    assert outcomes == {False, True}
 
 
 async def test_a_store_that_is_closed_finishes_what_was_begun(url: str) -> None:

@@ -39,7 +39,7 @@ class Wire:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def cut(self, when: Cut, *marks: bytes) -> None:
-        """Cut the next talk in which a client says one of these: before that reaches the server, or after the answer."""
+        """Cut the next talk in which a client says one of these: before the server hears it, or after its answer."""
         self._cut, self._marks = when, marks
 
     @property
