@@ -7,7 +7,8 @@ Rules:
    gets a BEGIN with its first batch, and its COMMIT travels with the last one.
 2. Nothing is kept in a session: no prepared statements, no settings beyond the transaction. So a pooler may give each
    transaction another server connection.
-3. What was begun goes on when its await is cancelled: it runs in a task of its own.
+3. What was begun goes on when its await is cancelled: it runs in a task of its own. What still waits for a connection
+   then is dropped.
 4. A connection goes back to the pool idle, or closed. One that the server closed meanwhile shows it: something can be
    read from it. So it is replaced without a trip.
 5. An operation has one connection, and waits for it only so long; while it waits, connecting is tried again and again.
@@ -285,18 +286,22 @@ class Driver:
         """Drive an operation; see `Connection.run`."""
         if self._is_closed:
             raise StoreClosedError(self._name)
-        task = asyncio.ensure_future(self._run(operation(), writes=writes, durable=durable))
+        has_begun = asyncio.Event()
+        task = asyncio.ensure_future(self._run(operation(), has_begun, writes=writes, durable=durable))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError:
+            if not has_begun.is_set():
+                task.cancel()
             task.add_done_callback(_take_note)
             raise
         return task.result()
 
-    async def _run(self, operation: Operation[T], *, writes: bool, durable: bool) -> T:
+    async def _run(self, operation: Operation[T], has_begun: asyncio.Event, *, writes: bool, durable: bool) -> T:
         async with self._lent() as connection:
+            has_begun.set()
             walk = Walk(connection, syncs=durable or not writes)
             watch = asyncio.get_running_loop().call_later(self.answer_seconds, hang_up, connection)
             try:
