@@ -74,4 +74,4 @@ TestSQLiteMachine = machine(open_sqlite_in).TestCase
 TestSQLiteMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 TestPostgresMachine = machine(open_postgres_in).TestCase
-TestPostgresMachine.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestPostgresMachine.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
