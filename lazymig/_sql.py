@@ -7,7 +7,7 @@ committed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -196,10 +196,10 @@ class SqlStore:
             (self._sql.holder, actor | {"node": fence.node}),
         )
         if rows:
-            revision, *stamp = rows[0]
-            row = (revision, fence.node, fence.number, *stamp)
+            revision, applied, writer, migrated_at, *clock = rows[0]
+            row = (revision, fence.node, fence.number, applied, writer, migrated_at)
             found = yield from self._actor(key, row, states, lineage)
-            return Claim(fence, found, datetime.now(UTC))
+            return Claim(fence, found, _rows.EPOCH + timedelta(microseconds=clock[0]) if clock else datetime.now(UTC))
         if not holder:
             raise LeaseLostError(key)
         owner = holder[0][0]

@@ -14,7 +14,14 @@ from lazymig.memory import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from lazymig.postgres import Place
     from lazymig.store import Store
+
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+"""An identifier that is the same quoted or not, of at most PostgreSQL's 63 characters."""
+
+_OPTIONS = frozenset({"schema", "partitions", "pool"})
+"""Of a PostgreSQL URL; all others are libpq's, and left as they are written."""
 
 _PASSWORD = re.compile(r"(://[^:/?#]*:).*(@)")
 """Up to the last @: a password may hold one, and a slash, where it should have been quoted."""
@@ -27,9 +34,11 @@ async def open_store(url: str, *, create: bool = True) -> AsyncIterator[Store]:
     """Open the store that ``url`` names, for the length of a ``with`` block.
 
     Args:
-        url: ``memory:``, ``sqlite:///relative.db`` or ``sqlite:////absolute.db``. With ``?synchronous=normal`` a power
-            failure may lose the last commits of a SQLite file (never tear one); by default it loses none.
-        create: Whether a missing SQLite file is made.
+        url: ``memory:``, ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://…``. With
+            ``?synchronous=normal`` a power failure may lose the last commits of a SQLite file (never tear one); by
+            default it loses none. PostgreSQL's options are libpq's, and ``schema`` (of the tables, "lazymig"),
+            ``partitions`` (1 to 1024, counts when the schema is laid out), ``pool`` (at most so many connections, 4).
+        create: Whether a missing SQLite file, or what is missing in a PostgreSQL schema, is made.
 
     Raises:
         InvalidStoreUrlError: It names no store.
@@ -41,6 +50,13 @@ async def open_store(url: str, *, create: bool = True) -> AsyncIterator[Store]:
             yield store
         finally:
             await store.shut()
+        return
+    if isinstance(url, str) and url.partition(":")[0] in {"postgresql", "postgres"}:
+        place = _read_postgres_url(url)
+        from lazymig.postgres import open_postgres  # noqa: PLC0415  (found: the place was read by it)
+
+        async with open_postgres(place, create=create) as opened:
+            yield opened
         return
     path, synchronous = _read_sqlite_url(url)
     _check_path(path, url, create=create)
@@ -76,6 +92,34 @@ def _read_sqlite_url(url: object) -> tuple[Path, str]:
     if synchronous not in {"full", "normal"}:
         raise InvalidStoreUrlError(shown, f"synchronous is full or normal, not {synchronous!r}")
     return Path(unquote(path)), synchronous
+
+
+def _read_postgres_url(url: str) -> Place:
+    name = hide_password(url)
+    start, _, query = url.partition("?")
+    if not start.partition(":")[2].startswith("//"):
+        raise InvalidStoreUrlError(name, "a host or a database comes after two slashes")
+    options = [option for option in query.split("&") if option]
+    ours = {key: value for key, _, value in (option.partition("=") for option in options) if key in _OPTIONS}
+    schema = ours.get("schema", "lazymig")
+    if not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
+        raise InvalidStoreUrlError(
+            name, f"the schema {schema!r} isn't of a-z, 0-9 and _ (at most 63, no digit first, no pg_)"
+        )
+    partitions = _read_number(name, "partitions", ours["partitions"], 1024) if "partitions" in ours else None
+    pool = _read_number(name, "pool", ours.get("pool", "4"), 1000)
+    try:
+        from lazymig.postgres import Place, read_conninfo  # noqa: PLC0415  (no driver where only files are used)
+    except ImportError as error:
+        raise StoreError(f"{name} needs psycopg ({error}). Do: pip install 'lazymig[postgres]'.") from error
+    rest = "&".join(option for option in options if option.partition("=")[0] not in ours)
+    return Place(name, read_conninfo(f"{start}?{rest}" if rest else start, name), schema, partitions, pool)
+
+
+def _read_number(name: str, option: str, text: str, most: int) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= most:
+        raise InvalidStoreUrlError(name, f"{option} is a number from 1 to {most}, not {text!r}")
+    return int(text)
 
 
 def _check_path(path: Path, url: str, *, create: bool) -> None:

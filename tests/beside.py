@@ -1,4 +1,4 @@
-"""What a store holds, read beside the library: a file by sqlite3 and json, the memory store from its dictionaries.
+"""What a store holds, read beside the library: a database by its driver and json, memory from its dictionaries.
 
 The tests of trust judge by this, so that a fault in the library's reading can't hide one in its writing.
 """
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    import psycopg
 
     from lazymig.memory import MemoryStore
 
@@ -83,6 +85,27 @@ def rows(connection: sqlite3.Connection, kind: str | None = None) -> Reading:
         ).fetchall()
     finally:
         connection.execute("ROLLBACK")
+    return _reading(lineage, actors, states)
+
+
+def rows_of_schema(connection: psycopg.Connection[tuple[Any, ...]], schema: str, kind: str | None = None) -> Reading:
+    """Return what a PostgreSQL schema holds, of one type or all, from one snapshot."""
+    wanted = {"type": kind}
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        lineage = connection.execute(f"SELECT id, applied FROM {schema}.lineage").fetchall()
+        actors = connection.execute(
+            f"SELECT type, id, revision, lineage, written_by, version, owner, number FROM {schema}.actor "
+            "WHERE revision > 0 AND type = coalesce(%(type)s, type)",
+            wanted,
+        ).fetchall()
+        states = connection.execute(
+            f"SELECT type, id, name, value FROM {schema}.state WHERE type = coalesce(%(type)s, type)", wanted
+        ).fetchall()
+    return _reading(lineage, actors, states)
+
+
+def _reading(lineage: list[Any], actors: list[Any], states: list[Any]) -> Reading:
     names = {None: None, **{number: tuple(json.loads(text)) for number, text in lineage}}
     data: dict[tuple[str, str], dict[str, bytes]] = {}
     for of, actor_id, name, value in states:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 from hypothesis import settings
 
 from lazymig.memory import MemoryStore
+from lazymig.postgres import open_postgres
 from lazymig.sqlite import open_sqlite
 from lazymig.testing.store_machine import machine
 from lazymig.testing.store_suite import StoreSuite
+from tests import postgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,9 +49,29 @@ class TestInlineSQLiteStore(StoreSuite):
         return open_sqlite(folder / "store.db", clock=clock, inline=True)
 
 
+@asynccontextmanager
+async def open_postgres_in(folder: Path, clock: ManualClock, **options: object) -> AsyncIterator[Store]:
+    with postgres.schema_url() as url:
+        async with open_postgres(postgres.place(url, **options), clock=clock) as store:
+            yield store
+
+
+class TestPostgresStore(StoreSuite):
+    def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
+        return open_postgres_in(folder, clock)
+
+
+class TestPartitionedPostgresStore(StoreSuite):
+    def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
+        return open_postgres_in(folder, clock, partitions=3)
+
+
 def open_sqlite_in(folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
     return open_sqlite(folder / "store.db", clock=clock)
 
 
 TestSQLiteMachine = machine(open_sqlite_in).TestCase
 TestSQLiteMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+TestPostgresMachine = machine(open_postgres_in).TestCase
+TestPostgresMachine.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)

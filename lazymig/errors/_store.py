@@ -52,7 +52,7 @@ class InvalidStoreUrlError(StoreError, ValueError):
         self.url = url
         super().__init__(
             f"{url!r} names no store: {reason}. Use memory:, sqlite:///relative.db or sqlite:////absolute.db "
-            f"(?synchronous=normal)."
+            f"(?synchronous=normal), or postgresql://user@host/database (?schema=…)."
         )
 
 

@@ -1,0 +1,385 @@
+"""Where PostgreSQL's statements run: on a small pool of connections, a batch in one trip.
+
+Rules:
+
+1. A batch is one pipeline: what the server carries out up to the sync is one implicit transaction, in which each
+   statement has its own snapshot. An operation whose first batch is `last` needs no BEGIN and no COMMIT; another one
+   gets a BEGIN with its first batch, and its COMMIT travels with the last one.
+2. Nothing is kept in a session: no prepared statements, no settings beyond the transaction. So a pooler may give each
+   transaction another server connection.
+3. What was begun goes on when its await is cancelled: it runs in a task of its own. What still waits for a connection
+   then is dropped.
+4. A connection goes back to the pool idle, or closed. One that the server closed meanwhile shows it: something can be
+   read from it. So it is replaced without a trip.
+5. An operation has one connection, and waits for it only so long; while it waits, connecting is tried again and again.
+   (The pool's own waiting would double its pause with each failed attempt, and be late when the server is back.)
+6. What fails or is cut off before the sync was sent ends its connection: a sync would commit what was sent by then.
+7. Only a server that answers, and goes on, is believed that it stored nothing. When a connection is lost after the last
+   of a batch was sent, nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+from collections.abc import Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+import psycopg_pool
+from psycopg import AsyncConnection
+from psycopg.pq import PipelineStatus, TransactionStatus
+
+from lazymig._postgres_sql import SYNC_LATER
+from lazymig.errors import (
+    StoreClosedError,
+    StoreError,
+    StoreLayoutError,
+    StoreMissingError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from lazymig._sql_operations import Operation, Rows, Statement
+
+T = TypeVar("T")
+
+WAIT_SECONDS = 10.0
+"""How long an operation waits for a connection: longer than a server takes to restart."""
+
+RETRY_SECONDS = 0.25
+"""How soon connecting is tried again while an operation waits."""
+
+ANSWER_SECONDS = 60.0
+"""How long a server may take for one operation before its connection is given up."""
+
+CONNECT_SECONDS = 5
+"""How long one attempt to connect may take, a whole number for libpq."""
+
+CONNECTING: Mapping[str, Any] = {
+    "client_encoding": "utf8",
+    "application_name": "lazymig",
+    "connect_timeout": CONNECT_SECONDS,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""What the URL doesn't say. A host that vanished is noticed after 20 to 25 seconds."""
+
+_COMMIT = "COMMIT"
+_ENDING = "57P"
+"""What a server says when it ends a connection; it may come between a commit and its answer."""
+
+_CLASSES: Mapping[str, tuple[type[StoreError], str]] = {
+    "25006": (StoreReadOnlyError, "Connect to the primary server (target_session_attrs=read-write)."),
+    "28": (StoreError, "Check user, password and the server's pg_hba.conf."),
+    "3D000": (StoreMissingError, "Make the database (CREATE DATABASE), or check its name in the URL."),
+    "3F000": (StoreLayoutError, "Its schema is gone: open the store anew, which lays it out again."),
+    "42P01": (StoreLayoutError, "One of its tables is gone: put a backup in its place."),
+    "42703": (StoreLayoutError, "Its tables are not as they were laid out: put a backup in their place."),
+    "54": (StoreError, "Something is too large for PostgreSQL: split the state."),
+    "57014": (StoreUnavailableError, "Try again; if it is always too slow, raise the role's statement_timeout."),
+    "53300": (StoreUnavailableError, "Too many connections: lower ?pool=, or put PgBouncer in between; try again."),
+    "53": (StoreUnavailableError, "Check the server's disk and memory, and try again."),
+    "40": (StoreUnavailableError, "Others were in the way; try again."),
+    "55P03": (StoreUnavailableError, "Others were in the way; try again."),
+    "57P04": (StoreMissingError, "The database was dropped: put a backup in its place."),
+    "57": (StoreUnavailableError, "The server is stopping or starting; try again."),
+    "58": (StoreUnavailableError, "Look at the server's log, and try again."),
+    "08": (StoreUnavailableError, "Check host and port, and try again."),
+}
+"""SQLSTATE, or its class, to the error and the cure; the longest match counts."""
+
+_WITHOUT_STATE = {
+    "password authentication failed": "28",
+    "no password supplied": "28",
+    "no pg_hba.conf entry": "28",
+    "role ": "28",
+    "database ": "3D000",
+}
+"""What libpq says of a refused connection, whose SQLSTATE it keeps to itself."""
+
+
+def translate(error: psycopg.Error, name: str, schema: str, stored: str) -> StoreError:
+    """Return what a driver's error means to a user.
+
+    Args:
+        error: The driver's.
+        name: The store's.
+        schema: Of its tables.
+        stored: What is known of what was to be stored, "" if nothing was.
+    """
+    state = error.sqlstate or _guess_state(str(error))
+    said = " ".join(str(error).split())
+    if state == "42501":
+        return StoreError(
+            f"{name} does not allow this ({said}). {stored}As its owner: GRANT USAGE ON SCHEMA {schema} TO …; "
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO …; and to lay it out: "
+            f"GRANT CREATE ON DATABASE … TO …."
+        )
+    for length in (5, 2):
+        if found := _CLASSES.get(state[:length]):
+            kind, cure = found
+            return kind(f"{name} refused ({said}). {stored}{cure}")
+    if not state and isinstance(error, psycopg.OperationalError):
+        return StoreUnavailableError(f"{name} can't be reached ({said}). {stored}Check host and port, and try again.")
+    if isinstance(error, psycopg.DataError):
+        return StoreError(f"{name} can't keep this value ({said}). {stored}Change it.")
+    return StoreError(f"{name} failed ({state}: {said}). {stored}This is a fault of lazymig or of the layout.")
+
+
+def _guess_state(said: str) -> str:
+    _, is_fatal, reason = said.partition("FATAL: ")
+    if not is_fatal:
+        return "28" if "no password supplied" in said else ""
+    return next((state for start, state in _WITHOUT_STATE.items() if reason.strip().startswith(start)), "")
+
+
+class Walk:
+    """One operation on one connection.
+
+    Attributes:
+        is_unknown: Whether a batch that ends a transaction was sent, and its answer did not come yet.
+        trips: How many were made.
+    """
+
+    def __init__(self, connection: AsyncConnection[Any], *, syncs: bool) -> None:
+        self.is_unknown = False
+        self.trips = 0
+        self._connection = connection
+        self._syncs = syncs
+        self._is_begun = False
+
+    async def take(self, operation: Operation[T]) -> T:
+        """Take all its batches; roll back what is not committed if one fails."""
+        try:
+            rows: list[Rows] | None = None
+            while True:
+                try:
+                    batch = operation.send(rows)  # type: ignore[arg-type]  # a generator starts with None
+                except StopIteration as end:
+                    found: T = end.value
+                    break
+                rows = await self._send(batch.statements, is_last=batch.is_last)
+            if self._is_begun:
+                await self._send([], is_last=True)
+        except BaseException:
+            operation.close()
+            if self._is_begun and not self._connection.closed:
+                with suppress(psycopg.Error):
+                    await self._connection.rollback()
+            raise
+        return found
+
+    async def _send(self, statements: Sequence[Statement], *, is_last: bool) -> list[Rows]:
+        if not statements and not (self._is_begun and is_last):
+            return []
+        before: list[Statement] = [] if self._is_begun or is_last else [("BEGIN", {})]
+        if not self._is_begun and not self._syncs:
+            before.append((SYNC_LATER, {}))
+        after: list[Statement] = [(_COMMIT, {})] if self._is_begun and is_last else []
+        self.trips += 1
+        try:
+            rows = await self._trip([*before, *statements, *after], ends=is_last)
+        except psycopg.Error as error:
+            is_ended = self._connection.closed or (error.sqlstate or "").startswith(_ENDING)
+            self.is_unknown &= is_ended
+            raise
+        self.is_unknown = False
+        self._is_begun = not is_last
+        return rows[len(before) : len(before) + len(statements)]
+
+    async def _trip(self, statements: Sequence[Statement], *, ends: bool) -> list[Rows]:
+        """Send statements, then read all answers."""
+        cursors = [self._connection.cursor(binary=True) for _ in statements]
+        async with self._connection.pipeline():
+            try:
+                for cursor, (statement, parameters) in zip(cursors, statements, strict=True):
+                    self.is_unknown = ends and cursor is cursors[-1] and statement == _COMMIT
+                    await cursor.execute(statement, parameters)
+            except BaseException:
+                await self._connection.close()
+                raise
+            self.is_unknown = ends
+        return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+def _is_idle(connection: AsyncConnection[Any]) -> bool:
+    """Tell whether the next operation may have it."""
+    line = connection.pgconn
+    return line.transaction_status == TransactionStatus.IDLE and line.pipeline_status == PipelineStatus.OFF
+
+
+def is_quiet(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> bool:
+    """Tell whether an idle connection is as it was left: a server that closes it says so, or just hangs up."""
+    if connection.closed:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return not poll.poll(0)
+
+
+def hang_up(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> None:
+    """End a connection whose server doesn't answer: whoever waits for it fails at once."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
+class Driver:
+    """Runs operations on a pool of connections.
+
+    Args:
+        conninfo: What libpq connects to.
+        name: The store's, for people.
+        schema: Of its tables, likewise.
+        size: How many connections there are at most.
+
+    Attributes:
+        trips: How many round trips were made.
+        wait_seconds: See `WAIT_SECONDS`.
+        answer_seconds: See `ANSWER_SECONDS`.
+    """
+
+    def __init__(self, conninfo: str, name: str, schema: str, size: int) -> None:
+        self.trips = 0
+        self.wait_seconds = WAIT_SECONDS
+        self.answer_seconds = ANSWER_SECONDS
+        self._name = name
+        self._schema = schema
+        self._size = size
+        self._is_closed = False
+        self._running: set[asyncio.Task[Any]] = set()
+        self._refusal: psycopg.Error | None = None
+        self._pool = psycopg_pool.AsyncConnectionPool(
+            conninfo,
+            connection_class=_noting(self._note),
+            kwargs={"autocommit": True, "prepare_threshold": None},
+            min_size=1,
+            max_size=size,
+            open=False,
+            reconnect_timeout=-1.0,  # see rule 5; 0 would still be tried a second time, a second later
+            name="lazymig",
+        )
+
+    def _note(self, refusal: psycopg.Error | None) -> None:
+        self._refusal = refusal
+
+    async def open(self) -> None:
+        """Begin to connect."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Finish what was begun, and disconnect."""
+        self._is_closed = True
+        if self._running:
+            await asyncio.wait(self._running)
+        await self._pool.close()
+
+    async def run(
+        self, operation: Callable[[], Operation[T]], *, writes: bool, durable: bool, counts: bool = True
+    ) -> T:
+        """Drive an operation; see `Connection.run`.
+
+        Args:
+            operation: Makes the generator.
+            writes: Whether it may write.
+            durable: Whether its commit waits for the disk.
+            counts: Whether its trips are counted.
+        """
+        if self._is_closed:
+            raise StoreClosedError(self._name)
+        has_begun = asyncio.Event()
+        task = asyncio.ensure_future(self._run(operation(), has_begun, writes=writes, durable=durable, counts=counts))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            if not has_begun.is_set():
+                task.cancel()
+            task.add_done_callback(_take_note)
+            raise
+        return task.result()
+
+    async def _run(
+        self, operation: Operation[T], has_begun: asyncio.Event, *, writes: bool, durable: bool, counts: bool
+    ) -> T:
+        async with self._lent() as connection:
+            has_begun.set()
+            walk = Walk(connection, syncs=durable or not writes)
+            watch = asyncio.get_running_loop().call_later(self.answer_seconds, hang_up, connection)
+            try:
+                return await walk.take(operation)
+            except psycopg.Error as error:
+                stored = "Whether it was stored is unknown. " if walk.is_unknown else "Nothing was stored. "
+                raise translate(error, self._name, self._schema, stored if writes else "") from error
+            finally:
+                watch.cancel()
+                self.trips += walk.trips if counts else 0
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[AsyncConnection[Any]]:
+        connection = await self._borrow()
+        try:
+            yield connection
+        except StoreReadOnlyError:  # its server is no primary any more: the next connection may find the one that is
+            await connection.close()
+            raise
+        finally:
+            if not _is_idle(connection):
+                await connection.close()
+            await self._pool.putconn(connection)
+
+    async def _borrow(self) -> AsyncConnection[Any]:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.wait_seconds
+        while True:
+            try:
+                connection = await self._pool.getconn(timeout=RETRY_SECONDS)
+            except psycopg_pool.PoolTimeout as error:
+                if clock() >= deadline:
+                    raise self._no_connection(error) from (self._refusal or error)
+                continue
+            except psycopg_pool.PoolClosed as error:
+                raise StoreClosedError(self._name) from error
+            if is_quiet(connection):
+                return connection
+            await connection.close()
+            await self._pool.putconn(connection)
+
+    def _no_connection(self, error: psycopg.Error) -> StoreError:
+        if self._refusal is not None:
+            return translate(self._refusal, self._name, self._schema, "Nothing was stored. ")
+        return StoreUnavailableError(
+            f"{self._name} had no connection free for {self.wait_seconds:g} seconds ({error}). Nothing was stored. "
+            f"Try again; if it stays so, raise ?pool= (now {self._size})."
+        )
+
+
+def _noting(note: Callable[[psycopg.Error | None], None]) -> type[AsyncConnection[Any]]:
+    """Return a kind of connection that notes why it could not be made: the pool would only log it."""
+
+    class Noting(AsyncConnection[Any]):
+        @classmethod
+        async def connect(cls, *args: Any, **kwargs: Any) -> Any:
+            try:
+                connection = await super().connect(*args, **kwargs)
+            except psycopg.Error as error:
+                note(error)
+                raise
+            note(None)
+            return connection
+
+    return Noting
+
+
+def _take_note(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,375 @@
+"""All SQL of the PostgreSQL store: its layout, and the statements of its operations.
+
+Rules:
+
+1. A claim reads the states in a statement of its own: its snapshot is younger than the row lock. What the claiming
+   statement itself reads, it reads by a snapshot from before it waited for the lock.
+2. For the same reason a claim measures heartbeats by `statement_timestamp()`: beside heartbeats from before the wait,
+   the time after it would make every owner look dead. Heartbeats note `clock_timestamp()`.
+3. Who takes an actor because of a heartbeat's age has a fresh one by the same clock: when that steps, or a standby
+   takes over, nobody takes from anybody before having been heard. (A clock of tests doesn't step.)
+4. A batch is committed before its rows are seen. So what follows the update of an actor's row in a transaction asks
+   whether that very transaction wrote it: its `xmin`. That is compared in 32 bits, which a stale writer would have to
+   be late by exactly, in transactions.
+5. Names carry the schema: nothing relies on a session's settings. `lazymig.` stands for the schema that was chosen.
+6. Keys order by code point: `COLLATE "C"` in an UTF-8 database.
+7. No index on what a claim changes, and room in each page: then updates stay in it (HOT) and leave no garbage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from lazymig._sql_operations import Dialect
+from lazymig._sql_post import PostDialect
+
+TABLES = ("actor", "call", "fleet", "heartbeat", "layout", "lineage", "node", "offer", "state")
+"""What a schema holds that is laid out."""
+
+PARTITIONED = ("actor", "state")
+"""What grows with the actors; each is one table, or as many partitions as were asked for when the layout was made."""
+
+_ROOM = "WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02)"
+"""Storage of what is updated: the next version of a row fits beside it, and what is dead is cleared away early."""
+
+LAYOUTS = (
+    f"""
+    CREATE TABLE lazymig.layout (version int4 NOT NULL, partitions int4 NOT NULL);
+    CREATE TABLE lazymig.actor (
+        type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,
+        revision int8 NOT NULL,
+        version int8, lineage int8, written_by int8, migrated_at int8,
+        owner text COLLATE "C", number int8 NOT NULL DEFAULT 0,
+        PRIMARY KEY (type, id)
+    ) /* partitions */;
+    CREATE TABLE lazymig.state (
+        type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL,
+        value bytea NOT NULL,
+        PRIMARY KEY (type, id, name)
+    ) /* partitions */;
+    CREATE TABLE lazymig.lineage (
+        id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, type text COLLATE "C" NOT NULL, applied text NOT NULL
+    );
+    CREATE UNIQUE INDEX lineage_by_set ON lazymig.lineage (type, md5(applied));
+    CREATE TABLE lazymig.node (
+        incarnation text COLLATE "C" PRIMARY KEY, label text NOT NULL, build text,
+        offers text NOT NULL, draining boolean NOT NULL DEFAULT false
+    );
+    CREATE TABLE lazymig.heartbeat (
+        incarnation text COLLATE "C" PRIMARY KEY, at float8 NOT NULL, lease float8 NOT NULL,
+        active int8 NOT NULL DEFAULT 0
+    ) {_ROOM};
+    CREATE TABLE lazymig.offer (
+        incarnation text COLLATE "C" NOT NULL, type text COLLATE "C" NOT NULL, action text COLLATE "C" NOT NULL,
+        below int8 NOT NULL,
+        PRIMARY KEY (incarnation, type, action)
+    );
+    CREATE TABLE lazymig.fleet (changes int8 NOT NULL) {_ROOM};
+    INSERT INTO lazymig.fleet VALUES (0);
+    CREATE TABLE lazymig.call (
+        number int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text COLLATE "C" NOT NULL UNIQUE,
+        type text COLLATE "C" NOT NULL, actor text COLLATE "C" NOT NULL, action text COLLATE "C" NOT NULL,
+        arguments bytea NOT NULL, sender text COLLATE "C" NOT NULL, chain text NOT NULL, traceparent text,
+        needs int8 NOT NULL, target text COLLATE "C", since float8 NOT NULL, until float8 NOT NULL,
+        status int2 NOT NULL, taker text COLLATE "C", result bytea
+    ) {_ROOM};
+    CREATE INDEX call_waiting ON lazymig.call (type, actor) WHERE status = 0;
+    CREATE INDEX call_taken ON lazymig.call (taker) WHERE status = 1;
+    CREATE INDEX call_sender ON lazymig.call (sender);
+    """,  # noqa: S608  (a constant is put in, no value)
+)
+"""The layout's versions: script N brings a schema from version N to N + 1. (A set of many versions is longer than an
+index takes, therefore the hash.)"""
+
+
+def script(number: int, schema: str, partitions: int) -> list[str]:
+    """Return the statements that bring a schema from a layout to the next one."""
+    clause = "PARTITION BY HASH (type, id)" if partitions > 1 else _ROOM
+    statements = [in_schema(text, schema) for text in LAYOUTS[number].replace("/* partitions */", clause).split(";")]
+    if number == 0 and partitions > 1:
+        statements += [
+            in_schema(
+                f"CREATE TABLE lazymig.{table}_{part} PARTITION OF lazymig.{table} "
+                f"FOR VALUES WITH (MODULUS {partitions}, REMAINDER {part}) {_ROOM}",
+                schema,
+            )
+            for table in PARTITIONED
+            for part in range(partitions)
+        ]
+    return [statement for statement in statements if statement.strip()]
+
+
+def in_schema(statement: str, schema: str) -> str:
+    """Return a statement with the names of a schema, which is a checked identifier."""
+    return statement.replace("lazymig.", f'"{schema}".')
+
+
+def dialect(schema: str) -> Dialect:
+    """Return the statements for the tables of a schema."""
+    return Dialect(**{field.name: in_schema(getattr(DIALECT, field.name), schema) for field in fields(Dialect)})
+
+
+def post_dialect(schema: str) -> PostDialect:
+    """Return the statements for the travelling calls of a schema."""
+    found = {field.name: in_schema(getattr(POST_DIALECT, field.name), schema) for field in fields(PostDialect)}
+    return PostDialect(**found)
+
+
+SERVER = """
+    SELECT current_setting('server_version_num')::int4, current_setting('server_encoding'),
+        current_setting('transaction_isolation'),
+        pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'
+"""
+"""What must be known of a server before it is used."""
+
+LAID_OUT = """
+    SELECT relname, has_table_privilege(pg_class.oid, 'SELECT') AND (
+        relname = 'layout' OR has_table_privilege(pg_class.oid, 'INSERT')
+        AND has_table_privilege(pg_class.oid, 'UPDATE') AND has_table_privilege(pg_class.oid, 'DELETE')
+    )
+    FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE nspname = %(schema)s AND relname = ANY(%(tables)s)
+"""
+"""Which of our tables are there, and whether we may use them."""
+
+LAYOUT = "SELECT version, partitions FROM lazymig.layout"
+SET_LAYOUT = "UPDATE lazymig.layout SET version = %(version)s"
+ADD_LAYOUT = "INSERT INTO lazymig.layout (version, partitions) VALUES (%(version)s, %(partitions)s)"
+LOCK_LAYOUT = "SELECT pg_advisory_xact_lock(1819962727, hashtext(%(schema)s))"
+"""The number spells "lzmg", so that other programs' locks are not in the way."""
+
+HAS_SCHEMA = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)"
+ADD_SCHEMA = 'CREATE SCHEMA "{schema}"'
+
+NOTIFIED_NODES = 50
+"""In larger fleets notifications cost more than they quicken: with 500 listeners a server was measured to lose up to
+98 % of its commits."""
+
+_NOW = "COALESCE(%(now)s::float8, extract(epoch FROM statement_timestamp()))"
+
+SYNC_LATER = "SELECT set_config('synchronous_commit', 'off', true)"
+"""For this transaction alone: its commit doesn't wait for the disk."""
+
+_OWNERS_HEARTBEAT = "SELECT 1 FROM lazymig.heartbeat WHERE incarnation = actor.owner"
+
+
+_ALIVE = f"SELECT incarnation FROM lazymig.heartbeat WHERE {_NOW} < at + lease"  # noqa: S608  (likewise)
+
+_TAKEABLE = f"""
+    SELECT number FROM lazymig.call
+    WHERE status = 0 AND action <> '' AND since <= {_NOW} AND {_NOW} < until
+    AND EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s) AND (
+        target = %(node)s
+        OR (target IS NULL OR target NOT IN ({_ALIVE}))
+        AND EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s AND NOT draining)
+        AND EXISTS (
+            SELECT 1 FROM lazymig.offer WHERE incarnation = %(node)s
+            AND offer.type = call.type AND offer.action = call.action AND call.needs < below
+        )
+    )
+    ORDER BY number
+"""  # noqa: S608  (likewise)
+
+_STATE = f"status, result, taker, COALESCE(taker, '') IN ({_ALIVE}), needs, target"
+
+_CALL = "number, id, type, actor, action, arguments, sender, chain, traceparent, needs, target"
+
+LOCK_SOON = "SELECT set_config('lock_timeout', '200ms', true)"
+LOCK_NODES = "LOCK TABLE lazymig.node IN ACCESS EXCLUSIVE MODE"
+"""Waits for every claim and commit under way, which have read the table; those that wait behind it read it anew."""
+
+NOTIFY = f"""
+    SELECT pg_notify(%(channel)s, '') WHERE (SELECT count(*) FROM lazymig.node) <= {NOTIFIED_NODES}
+"""  # noqa: S608  (likewise)
+
+DIALECT = Dialect(
+    add_node="""
+        INSERT INTO lazymig.node (incarnation, label, build, offers)
+        VALUES (%(node)s, %(label)s, %(build)s, %(offers)s)
+    """,
+    add_offer="""
+        INSERT INTO lazymig.offer (incarnation, type, action, below)
+        VALUES (%(node)s, %(type)s, %(action)s, %(below)s)
+    """,
+    count_change="UPDATE lazymig.fleet SET changes = changes + 1",
+    remove_node="DELETE FROM lazymig.node WHERE incarnation = %(node)s RETURNING incarnation",
+    remove_offers="DELETE FROM lazymig.offer WHERE incarnation = %(node)s",
+    drain="UPDATE lazymig.node SET draining = true WHERE incarnation = %(node)s RETURNING incarnation",
+    statuses=f"""
+        SELECT incarnation, label, build, greatest({_NOW} - at, 0), lease, draining, active, offers
+        FROM lazymig.node JOIN lazymig.heartbeat USING (incarnation)
+    """,  # noqa: S608  (constants are put in, no value)
+    add_heartbeat="""
+        INSERT INTO lazymig.heartbeat (incarnation, at, lease)
+        VALUES (%(node)s, COALESCE(%(at)s::float8, extract(epoch FROM clock_timestamp())), %(lease)s)
+    """,
+    beat="""
+        UPDATE lazymig.heartbeat
+        SET at = COALESCE(%(at)s::float8, extract(epoch FROM clock_timestamp())), active = %(active)s
+        WHERE incarnation = %(node)s
+    """,
+    remove_heartbeat="DELETE FROM lazymig.heartbeat WHERE incarnation = %(node)s",
+    nodes="SELECT incarnation FROM lazymig.node",
+    claim=f"""
+        INSERT INTO lazymig.actor (type, id, revision, owner, number)
+        SELECT %(type)s::text, %(id)s::text, 0, %(node)s::text, %(number)s::int8
+        WHERE EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s)
+        ON CONFLICT (type, id) DO UPDATE SET owner = excluded.owner, number = excluded.number
+        WHERE actor.owner IS NULL OR actor.owner IN (%(node)s, %(dead)s::text)
+        OR NOT EXISTS ({_OWNERS_HEARTBEAT})
+        OR NOT EXISTS ({_OWNERS_HEARTBEAT} AND {_NOW} < at + lease) AND (
+            %(now)s::float8 IS NOT NULL
+            OR EXISTS (SELECT 1 FROM lazymig.heartbeat WHERE incarnation = %(node)s AND {_NOW} < at + lease)
+        )
+        RETURNING revision, lineage, written_by, migrated_at,
+            (extract(epoch FROM statement_timestamp()) * 1000000)::int8
+    """,  # noqa: S608  (constants are put in, no value)
+    holder="""
+        SELECT owner FROM lazymig.actor WHERE type = %(type)s AND id = %(id)s
+        AND EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s)
+    """,
+    claimed_states="""
+        SELECT name, value FROM lazymig.state WHERE type = %(type)s AND id = %(id)s AND EXISTS (
+            SELECT 1 FROM lazymig.actor
+            WHERE type = %(type)s AND id = %(id)s AND owner = %(node)s AND number = %(number)s
+        )
+    """,
+    commit="""
+        UPDATE lazymig.actor SET
+            revision = revision + 1,
+            version = %(version)s, lineage = %(lineage)s, written_by = %(written_by)s, migrated_at = %(migrated_at)s,
+            owner = CASE WHEN %(keep)s THEN owner END, number = CASE WHEN %(keep)s THEN number ELSE 0 END
+        WHERE type = %(type)s AND id = %(id)s
+        AND owner = %(node)s AND number = %(number)s AND revision = %(revision)s
+        AND EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s)
+        RETURNING revision
+    """,
+    put_state="""
+        INSERT INTO lazymig.state (type, id, name, value)
+        SELECT type, id, %(name)s, %(value)s::bytea FROM lazymig.actor
+        WHERE type = %(type)s AND id = %(id)s AND xmin = pg_current_xact_id_if_assigned()::xid
+        ON CONFLICT (type, id, name) DO UPDATE SET value = excluded.value
+    """,
+    remove_state="""
+        DELETE FROM lazymig.state WHERE type = %(type)s AND id = %(id)s AND name = %(name)s AND EXISTS (
+            SELECT 1 FROM lazymig.actor
+            WHERE type = %(type)s AND id = %(id)s AND xmin = pg_current_xact_id_if_assigned()::xid
+        )
+    """,
+    release="""
+        UPDATE lazymig.actor SET owner = NULL, number = 0
+        WHERE type = %(type)s AND id = %(id)s AND owner = %(node)s AND number = %(number)s
+        AND EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s)
+    """,
+    forget_unstored="""
+        DELETE FROM lazymig.actor WHERE type = %(type)s AND id = %(id)s AND revision = 0 AND owner IS NULL
+        AND NOT EXISTS (SELECT 1 FROM lazymig.state WHERE type = %(type)s AND id = %(id)s)
+    """,
+    read="""
+        SELECT revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
+            lineage, written_by, migrated_at, state.name, state.value
+        FROM lazymig.actor LEFT JOIN lazymig.node ON node.incarnation = actor.owner
+        LEFT JOIN lazymig.state ON state.type = actor.type AND state.id = actor.id
+        WHERE actor.type = %(type)s AND actor.id = %(id)s
+    """,
+    scan="""
+        SELECT page.id, revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
+            lineage, written_by, migrated_at, state.name, state.value
+        FROM (
+            SELECT * FROM lazymig.actor WHERE type = %(type)s AND id > %(after)s AND (
+                revision <> 0
+                OR EXISTS (SELECT 1 FROM lazymig.state WHERE state.type = actor.type AND state.id = actor.id)
+            )
+            ORDER BY id LIMIT %(limit)s
+        ) AS page
+        LEFT JOIN lazymig.node ON node.incarnation = page.owner
+        LEFT JOIN lazymig.state ON state.type = page.type AND state.id = page.id
+        ORDER BY page.id
+    """,
+    census="SELECT lineage, count(*) FROM lazymig.actor WHERE type = %(type)s AND revision <> 0 GROUP BY lineage",
+    types="""
+        WITH RECURSIVE found (type) AS (
+            (SELECT type FROM lazymig.actor WHERE revision <> 0 ORDER BY type LIMIT 1)
+            UNION ALL
+            SELECT (
+                SELECT type FROM lazymig.actor WHERE type > found.type AND revision <> 0 ORDER BY type LIMIT 1
+            ) FROM found WHERE found.type IS NOT NULL
+        )
+        SELECT type FROM found WHERE type IS NOT NULL ORDER BY type
+    """,
+    insert_actor="""
+        INSERT INTO lazymig.actor (type, id, revision)
+        SELECT %(type)s::text, %(id)s::text, 1
+        WHERE NOT EXISTS (SELECT 1 FROM lazymig.state WHERE type = %(type)s AND id = %(id)s)
+        ON CONFLICT (type, id) DO UPDATE SET revision = 1 WHERE actor.revision = 0
+        RETURNING revision
+    """,
+    find_lineage="""
+        SELECT id FROM lazymig.lineage
+        WHERE type = %(type)s AND md5(applied) = md5(%(applied)s::text) AND applied = %(applied)s::text
+    """,
+    add_lineage="""
+        INSERT INTO lazymig.lineage (type, applied) VALUES (%(type)s, %(applied)s) ON CONFLICT DO NOTHING
+    """,
+    lineage="SELECT type, applied FROM lazymig.lineage WHERE id = %(lineage)s",
+)
+
+POST_DIALECT = PostDialect(
+    send=f"""
+        INSERT INTO lazymig.call
+            (id, type, actor, action, arguments, sender, chain, traceparent, needs, target, since, until, status)
+        SELECT %(call)s, %(type)s::text, %(id)s::text, %(action)s::text, %(arguments)s::bytea, %(sender)s, %(chain)s,
+            %(traceparent)s, %(needs)s, COALESCE(%(target)s::text, (
+                SELECT owner FROM lazymig.actor WHERE type = %(type)s AND id = %(id)s AND owner IN ({_ALIVE})
+            )),
+            {_NOW}, {_NOW} + %(wait)s, 0
+        WHERE %(action)s = '' OR NOT EXISTS (
+            SELECT 1 FROM lazymig.call WHERE status = 0 AND type = %(type)s AND actor = %(id)s AND action <> ''
+            LIMIT 1 OFFSET %(others)s
+        )
+        ON CONFLICT (id) DO NOTHING
+        RETURNING id
+    """,  # noqa: S608  (constants are put in, no value)
+    takeable=f"{_TAKEABLE} LIMIT 1",
+    wanted=f"""
+        SELECT call.type, call.actor
+        FROM lazymig.call JOIN lazymig.actor ON actor.type = call.type AND actor.id = call.actor
+        WHERE status = 0 AND action = '' AND since <= {_NOW} AND {_NOW} < until AND owner = %(node)s
+    """,  # noqa: S608
+    answers=f"""
+        SELECT id, {_STATE} FROM lazymig.call
+        WHERE sender = %(sender)s AND (status IN (1, 2, 3) OR status = 0 AND until <= {_NOW})
+    """,  # noqa: S608
+    fleet="SELECT changes FROM lazymig.fleet",
+    take=f"""
+        UPDATE lazymig.call SET status = 1, taker = %(node)s
+        WHERE number IN ({_TAKEABLE} LIMIT %(limit)s FOR UPDATE OF call SKIP LOCKED)
+        RETURNING {_CALL}
+    """,  # noqa: S608
+    taken=f"SELECT {_CALL} FROM lazymig.call WHERE status = 1 AND taker = %(node)s",  # noqa: S608
+    answer=f"""
+        UPDATE lazymig.call SET status = 2, result = %(result)s, until = {_NOW} + %(keep)s
+        WHERE id = %(call)s AND status = 1 AND taker = %(node)s RETURNING id
+    """,  # noqa: S608
+    forward="""
+        UPDATE lazymig.call SET status = 0, taker = NULL, target = %(target)s, needs = greatest(needs, %(needs)s)
+        WHERE id = %(call)s AND status = 1 AND taker = %(node)s RETURNING id
+    """,
+    cancel=f"""
+        INSERT INTO lazymig.call (id, type, actor, action, arguments, sender, chain, needs, since, until, status)
+        VALUES (%(call)s, '', '', '', '', %(sender)s, '[]', 0, {_NOW}, {_NOW} + %(keep)s, 4)
+        ON CONFLICT (id) DO UPDATE SET status = 4, until = excluded.until WHERE call.status = 0
+    """,  # noqa: S608
+    lose=f"""
+        UPDATE lazymig.call SET status = 3, until = {_NOW} + %(keep)s
+        WHERE id = %(call)s AND status = 1 AND taker NOT IN ({_ALIVE})
+    """,  # noqa: S608
+    state=f"SELECT {_STATE} FROM lazymig.call WHERE id = %(call)s",  # noqa: S608
+    remove="DELETE FROM lazymig.call WHERE id = %(call)s",
+    tidy_calls=f"""
+        DELETE FROM lazymig.call
+        WHERE until + CASE status WHEN 1 THEN %(keep)s::float8 ELSE 0 END <= {_NOW}
+        AND NOT (status = 1 AND taker IN ({_ALIVE}))
+    """,  # noqa: S608
+    silent_nodes=f"SELECT incarnation FROM lazymig.heartbeat WHERE at + %(leases)s * lease <= {_NOW}",  # noqa: S608
+)

@@ -1,0 +1,329 @@
+"""PostgreSQL: opening and laying out a schema, a connection for the store's operations, and one for heartbeats.
+
+Rules:
+
+1. Time is the server's: nodes on machines with different clocks agree on who is alive. Only tests bring their own.
+2. The layout is looked at before anything is changed, and laid out in one transaction under an advisory lock: of many
+   that open an empty database at once one lays it out, and the others find it.
+3. The first connection is a plain one, so that what is wrong with URL, server or rights is said at once by its name.
+4. A heartbeat has a connection and a thread of its own; each beat that fails raises, and the next one connects anew,
+   as does one that finds its connection closed. One without an answer is given up after as long as connecting may take.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from lazymig import _postgres_sql as sql
+from lazymig._postgres_driver import CONNECT_SECONDS, CONNECTING, Driver, hang_up, is_quiet, translate
+from lazymig._sql import SqlStore
+from lazymig._sql_operations import trip
+from lazymig._sql_post import SqlPost
+from lazymig.errors import (
+    InvalidStoreUrlError,
+    StoreError,
+    StoreLayoutError,
+    StoreMissingError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from lazymig._sql_operations import Operation
+
+T = TypeVar("T")
+
+LOCK_TRIES = 20
+"""How often the table of nodes is asked for: each time whoever claims or commits waits behind it a moment at most."""
+
+OLDEST_SERVER = 14
+"""The oldest release of PostgreSQL that is used; the statements need 13."""
+
+_UNKNOWN_OPTION = re.compile(r'invalid URI query parameter: "([a-z_]+)"')
+_PORTS = re.compile(r"[0-9,]*")
+
+_Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a store is.
+
+    Attributes:
+        name: Its URL, the password hidden.
+        conninfo: What libpq connects to.
+        schema: Of its tables.
+        partitions: Of the tables that grow, 1 for none; None: as it is.
+        pool: How many connections a process has at most, beside one for each node's heartbeats.
+    """
+
+    name: str
+    conninfo: str = field(repr=False)
+    schema: str = "lazymig"
+    partitions: int | None = None
+    pool: int = 4
+
+
+def read_conninfo(url: str, name: str) -> str:
+    """Return what libpq connects to, completed by what the URL doesn't say.
+
+    Raises:
+        InvalidStoreUrlError: libpq doesn't understand it. What it says is not passed on: a password may be in it.
+    """
+    quoting = "in a user's name or password write @ : / ? # % as %40 %3A %2F %3F %23 %25"
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error as error:
+        unknown = _UNKNOWN_OPTION.search(str(error))
+        raise InvalidStoreUrlError(name, f"unknown option {unknown[1]!r}" if unknown else quoting) from None
+    if "@" in str(given.get("host", "")) or not _PORTS.fullmatch(str(given.get("port", ""))):
+        raise InvalidStoreUrlError(name, quoting)
+    return make_conninfo(**{**CONNECTING, **given})
+
+
+class PostgresPulse:
+    """Heartbeats on a connection of their own, so that neither a busy loop nor a busy store delays them."""
+
+    def __init__(self, place: Place, clock: Callable[[], float] | None) -> None:
+        self._place = place
+        self._clock = clock
+        self._beat = sql.dialect(place.schema).beat
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        with _translating(place):
+            self._live()
+
+    def _live(self) -> psycopg.Connection[tuple[Any, ...]]:
+        if self._connection is not None and not is_quiet(self._connection):
+            self.close()
+        if self._connection is None:
+            self._connection = psycopg.connect(self._place.conninfo, autocommit=True, prepare_threshold=None)
+        return self._connection
+
+    def beat(self, node_id: str, active: int = 0) -> bool:
+        """See `Pulse.beat`."""
+        with _translating(self._place):
+            connection = self._live()
+            watch = threading.Timer(CONNECT_SECONDS, hang_up, [connection])
+            watch.daemon = True
+            watch.start()
+            try:
+                with connection.pipeline():
+                    connection.execute(sql.SYNC_LATER)
+                    now = None if self._clock is None else self._clock()
+                    cursor = connection.execute(self._beat, {"at": now, "node": node_id, "active": active})
+            except BaseException:
+                self.close()
+                raise
+            finally:
+                watch.cancel()
+            return cursor.rowcount == 1
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class PostgresConnection:
+    """The `Connection` of a PostgreSQL store.
+
+    Attributes:
+        name: The store's URL, the password hidden.
+        commits: How many operations were durable.
+        driver: Where they run.
+    """
+
+    poll_seconds = 0.05
+
+    def __init__(self, driver: Driver, place: Place, clock: Callable[[], float] | None) -> None:
+        self.name = place.name
+        self.commits = 0
+        self.driver = driver
+        self._place = place
+        self._clock = clock
+
+    @property
+    def trips(self) -> int:
+        """How many round trips were made."""
+        return self.driver.trips
+
+    async def run(self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False) -> T:
+        """See `Connection.run`."""
+        self.commits += durable
+        return await self.driver.run(operation, writes=writes, durable=durable)
+
+    async def look(self, operation: Callable[[], Operation[T]]) -> T:
+        """See `Connection.look`."""
+        return await self.driver.run(operation, writes=False, durable=False, counts=False)
+
+    async def forget(self, operation: Callable[[], Operation[T]]) -> T:
+        """See `Connection.forget`: the table of nodes is locked for a moment, which every claim and commit reads."""
+        lock = sql.in_schema(sql.LOCK_NODES, self._place.schema)
+        for _ in range(LOCK_TRIES):
+            with suppress(StoreUnavailableError):
+                return await self.run(partial(_locked, lock, operation), durable=True)
+        return await self.run(partial(_locked, lock, operation), durable=True)
+
+    def now(self) -> float | None:
+        """Return the tests' clock, if there is one."""
+        return None if self._clock is None else self._clock()
+
+    def enter(self, node_id: str) -> None:
+        """Nothing shows that a node lives but its heartbeat."""
+
+    def leave(self, node_id: str) -> None:
+        """Likewise."""
+
+    def is_dead(self, node_id: str) -> bool:  # noqa: ARG002  (the Protocol's)
+        """Only a heartbeat's age tells."""
+        return False
+
+    def open_pulse(self) -> PostgresPulse:
+        """See `Store.open_pulse`."""
+        return PostgresPulse(self._place, self._clock)
+
+
+@asynccontextmanager
+async def open_postgres(
+    place: Place, *, create: bool = True, clock: Callable[[], float] | None = None
+) -> AsyncIterator[SqlStore]:
+    """Open the store in a schema of a PostgreSQL database, laid out if it isn't yet.
+
+    Args:
+        place: Where it is.
+        create: Whether a missing layout is made.
+        clock: Seconds of a clock that all processes share, instead of the server's: for tests.
+
+    Raises:
+        StoreError: It can't be opened, or is no store of this release; nothing was changed then.
+    """
+    with _translating(place):
+        async with await psycopg.AsyncConnection.connect(
+            place.conninfo, autocommit=True, prepare_threshold=None
+        ) as connection:
+            await _check_server(connection, place)
+            await lay_out(connection, place, create=create)
+    driver = Driver(place.conninfo, place.name, place.schema, place.pool)
+    await driver.open()
+    try:
+        opened = PostgresConnection(driver, place, clock)
+        yield SqlStore(sql.dialect(place.schema), opened, SqlPost(sql.post_dialect(place.schema), opened))
+    finally:
+        await driver.close()
+
+
+def _locked(lock: str, operation: Callable[[], Operation[T]]) -> Operation[T]:
+    yield trip((sql.LOCK_SOON, {}), (lock, {}))
+    return (yield from operation())
+
+
+@contextmanager
+def _translating(place: Place) -> Iterator[None]:
+    """Let no driver error out."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error, place.name, place.schema, "") from error
+
+
+async def _check_server(connection: _Connection, place: Place) -> None:
+    found = await (await connection.execute(sql.SERVER)).fetchone()
+    assert found is not None  # noqa: S101  (a SELECT without FROM)
+    version, encoding, isolation, is_read_only = found
+    if version < OLDEST_SERVER * 10_000:
+        raise StoreError(
+            f"{place.name} is PostgreSQL {version // 10_000}. Upgrade the server to {OLDEST_SERVER} or later."
+        )
+    if encoding != "UTF8":
+        raise StoreError(f"{place.name} is encoded in {encoding}. Make the database with ENCODING 'UTF8'.")
+    if isolation != "read committed":
+        raise StoreError(
+            f"{place.name} isolates transactions by {isolation!r}: every conflict would fail instead of waiting. "
+            f"ALTER ROLE … SET default_transaction_isolation = 'read committed'."
+        )
+    if is_read_only:
+        raise StoreReadOnlyError(
+            f"{place.name} can't be written: it is a standby, or read-only by setting. Connect to the primary server "
+            f"(target_session_attrs=read-write)."
+        )
+
+
+async def lay_out(connection: _Connection, place: Place, *, create: bool = True) -> None:
+    """Bring the schema to this release's layout in one transaction, or refuse it untouched.
+
+    Raises:
+        StoreLayoutError: It holds other tables of these names, or is of a newer layout or of other partitions.
+        StoreMissingError: It is not laid out, and was not to be.
+    """
+    version = await _layout_of(connection, place)
+    if version == len(sql.LAYOUTS):
+        return
+    if not version and not create:
+        raise StoreMissingError(
+            f"{place.name} holds no store in schema {place.schema}. Check the URL; 'lazymig import' or a Node makes it."
+        )
+    async with connection.transaction():
+        await connection.execute(sql.LOCK_LAYOUT, {"schema": place.schema})
+        version = await _layout_of(connection, place)
+        if not version:
+            await _add_schema(connection, place)
+        partitions = place.partitions or 1
+        for number in range(version, len(sql.LAYOUTS)):
+            for statement in sql.script(number, place.schema, partitions):
+                await connection.execute(statement)
+        set_layout = sql.in_schema(sql.SET_LAYOUT if version else sql.ADD_LAYOUT, place.schema)
+        await connection.execute(set_layout, {"version": len(sql.LAYOUTS), "partitions": partitions})
+
+
+async def _add_schema(connection: _Connection, place: Place) -> None:
+    """Make the schema if an administrator didn't: IF NOT EXISTS would ask for the right to even if it is there."""
+    found = await (await connection.execute(sql.HAS_SCHEMA, {"schema": place.schema})).fetchone()
+    if found != (True,):
+        await connection.execute(sql.ADD_SCHEMA.format(schema=place.schema))
+
+
+async def _layout_of(connection: _Connection, place: Place) -> int:
+    """Return the layout's version, 0 for none; refuse what can't be used."""
+    wanted = {"schema": place.schema, "tables": list(sql.TABLES)}
+    found: dict[str, bool] = dict(await (await connection.execute(sql.LAID_OUT, wanted)).fetchall())
+    if not found:
+        return 0
+    row = None
+    if found.get("layout"):
+        row = await (await connection.execute(sql.in_schema(sql.LAYOUT, place.schema))).fetchone()
+    elif "layout" in found:
+        raise psycopg.errors.InsufficientPrivilege("permission denied for table layout")
+    if row is None:
+        raise StoreLayoutError(
+            f"{place.name} holds tables of another program in schema {place.schema} ({', '.join(sorted(found))}). "
+            f"Give lazymig a schema of its own: ?schema=…."
+        )
+    version, partitions = row
+    return _check_layout(place, version, partitions, [name for name, may in found.items() if not may])
+
+
+def _check_layout(place: Place, version: int, partitions: int, denied: list[str]) -> int:
+    if version > len(sql.LAYOUTS):
+        raise StoreLayoutError(
+            f"{place.name} has layout {version}, this release reads up to {len(sql.LAYOUTS)}; it was not touched. "
+            f"Use the release of lazymig that wrote it, or a newer one."
+        )
+    if place.partitions not in {None, partitions}:
+        raise StoreLayoutError(
+            f"{place.name} was laid out with {partitions} partitions, which can't be changed to {place.partitions}. "
+            f"Leave ?partitions= away, or copy the actors into another schema by 'lazymig export' and 'import'."
+        )
+    if denied:
+        raise psycopg.errors.InsufficientPrivilege(f"permission denied for table {', '.join(sorted(denied))}")
+    return version

@@ -1,0 +1,63 @@
+"""The store through PgBouncer in transaction mode: each transaction may get another connection to the server."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lazymig import open_store
+from lazymig._records import NodeRecord
+from lazymig.postgres import open_postgres
+from lazymig.testing.store_suite import KEY, StoreSuite, increment
+from tests import postgres
+from tests.pgbouncer import pgbouncer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from lazymig.store import Store
+    from lazymig.testing import ManualClock
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pooler() -> Iterator[str]:
+    with pgbouncer() as url:
+        TestStoreBehindPgBouncer.url = url
+        yield url
+
+
+@asynccontextmanager
+async def open_behind(url: str, clock: ManualClock) -> AsyncIterator[Store]:
+    schema = postgres.draw_schema()
+    try:
+        async with open_postgres(postgres.place(f"{url}?schema={schema}"), clock=clock) as store:
+            yield store
+    finally:
+        postgres.drop(schema)
+
+
+class TestStoreBehindPgBouncer(StoreSuite):
+    url = ""
+
+    def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
+        return open_behind(self.url, clock)
+
+
+async def test_increments_of_many_processes_are_never_lost(pooler: str) -> None:
+    schema = postgres.draw_schema()
+    try:
+        async with AsyncExitStack() as stack:
+            stores = [await stack.enter_async_context(open_store(f"{pooler}?schema={schema}&pool=2")) for _ in range(6)]
+            for number, store in enumerate(stores):
+                await store.register(NodeRecord(f"n{number}", "", None, 60.0))
+            await asyncio.gather(*(increment(store, f"n{number}") for number, store in enumerate(stores)))
+
+            found = await stores[0].read(KEY)
+            assert found is not None
+            assert (found.states["count"], found.revision) == (b"60", 60)
+    finally:
+        postgres.drop(schema)
