@@ -32,9 +32,13 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = 3
 max_client_conn = 200
+server_login_retry = 0.1
 logfile = {folder}/log
 """
-"""Few connections to the server, so that transactions of one client get different ones."""
+"""Few connections to the server, so that transactions of one client get different ones.
+
+After one failed login PgBouncer refuses everybody for `server_login_retry`: by default for 15 seconds, which is longer
+than a lease."""
 
 
 def _free_port() -> int:
