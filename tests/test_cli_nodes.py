@@ -84,13 +84,17 @@ async def test_nodes_lists_what_each_one_offers(project: Project) -> None:
             "age_seconds": "float",
             "lease_seconds": "float",
             "active": "int",
-            "types": [{"type": "str", "version": "str", "applied": ["str"], "actions": ["str"]}],
+            "types": [{"type": "str", "version": "str", "registered": ["str"], "actions": ["str"]}],
         }
         assert (shown["id"], shown["label"], shown["build"]) == (node.node_id, "web-1", "2026.11")
         assert (shown["alive"], shown["draining"], shown["lease_seconds"]) == (True, False, 3.0)
         assert 0.0 <= shown["age_seconds"] < 3.0
         (offer,) = shown["types"]
-        assert (offer["type"], offer["version"], offer["applied"]) == ("Vehicle", "2.0.0", ["1.0.0", "1.1.0", "2.0.0"])
+        assert (offer["type"], offer["version"], offer["registered"]) == (
+            "Vehicle",
+            "2.0.0",
+            ["1.0.0", "1.1.0", "2.0.0"],
+        )
         assert sorted(offer["actions"]) == ["accelerate", "velocity"]
 
 
@@ -136,6 +140,7 @@ async def test_a_silent_node_is_not_drained(project: Project) -> None:
     with Worker(hold, project.url, "web-1") as worker:
         node_id = await worker.hear()
         worker.kill()
+    await until(project, "alive", False)  # noqa: FBT003  (a value to wait for)
     message = await refused(project, "drain", "web-1", status=1)
     assert message.startswith(f"node web-1 ({node_id}) is silent and can't be told: its last heartbeat was ")
     assert message.endswith(f"'lazymig nodes forget {node_id}' removes it.")

@@ -15,7 +15,7 @@ from lazymig.cli._settings import Settings, read_settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lazymig._records import NodeStatus, Offer
+    from lazymig._fleet_records import NodeStatus, Offer
     from lazymig.store import Store
 
 SUBCOMMANDS = ("drain", "forget")
@@ -40,8 +40,8 @@ class Nodes(click.Group):
 def command(context: click.Context, store: str | None) -> None:
     """List the nodes: label, id, state, build, age of the last heartbeat, active actors, versions.
 
-    A node is alive, draining (alive, and giving its actors up), or silent: its last heartbeat is older than its lease,
-    or its process is gone. Others may take a silent node's actors.
+    A node is alive, draining (alive, and giving its actors up), or silent: its last heartbeat is older than its lease.
+    Others may take a silent node's actors.
     """
     context.default_map = {name: {"store": store} for name in SUBCOMMANDS}
     if context.invoked_subcommand is None:
@@ -85,7 +85,7 @@ def forget(output: Output, name: str, store: str | None) -> None:
 
 async def _list(settings: Settings) -> Sequence[NodeStatus]:
     async with opened(settings) as store:
-        return sorted(await store.nodes(), key=lambda node: (node.label, node.node_id))
+        return await store.nodes()
 
 
 async def _drain(name: str, settings: Settings) -> NodeStatus:
@@ -154,7 +154,7 @@ def as_document(node: NodeStatus) -> dict[str, Any]:
             {
                 "type": offer.type,
                 "version": _supported(offer),
-                "applied": [str(version) for version in offer.applied.versions],
+                "registered": [str(version) for version in offer.registered.versions],
                 "actions": list(offer.actions),
             }
             for offer in node.offers
@@ -171,7 +171,7 @@ def _shown(node: NodeStatus) -> str:
 
 
 def _supported(offer: Offer) -> str:
-    return str(_version.unpack(offer.applied.highest))
+    return str(_version.unpack(offer.registered.highest))
 
 
 def _age(node: NodeStatus) -> str:
