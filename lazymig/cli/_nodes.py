@@ -94,8 +94,8 @@ async def _drain(name: str, settings: Settings) -> NodeStatus:
         if not node.is_alive:
             raise Refusal(
                 "silent_node",
-                f"{_shown(node)} is silent and can't be told: its last heartbeat was {_age(node)} ago. Others may "
-                f"take its actors already; 'lazymig nodes forget {node.node_id}' removes it.",
+                f"{_shown(node)} is silent and can't be told. Others may take its actors already; "
+                f"'lazymig nodes forget {node.node_id}' removes it.",
                 FOUND,
             )
         if not await store.drain(node.node_id):
@@ -109,8 +109,8 @@ async def _forget(name: str, settings: Settings) -> NodeStatus:
         if node.is_alive:
             raise Refusal(
                 "living_node",
-                f"{_shown(node)} is alive: its last heartbeat was {_age(node)} ago. Stop its process, after "
-                f"'lazymig nodes drain {node.node_id}'; one that hangs is silent after {node.lease_seconds:g} s.",
+                f"{_shown(node)} is alive. Stop its process, after 'lazymig nodes drain {node.node_id}'; one that hangs "
+                f"is silent after {node.lease_seconds:g} s.",
                 FOUND,
             )
         if not await store.forget(node.node_id):
@@ -174,10 +174,6 @@ def _supported(offer: Offer) -> str:
     return str(_version.unpack(offer.registered.highest))
 
 
-def _age(node: NodeStatus) -> str:
-    return f"{node.age_seconds:.1f} s"
-
-
 def _print(nodes: Sequence[NodeStatus]) -> None:
     """Print a row for each node."""
     from rich.console import Console  # noqa: PLC0415  (not for --json)
@@ -189,7 +185,15 @@ def _print(nodes: Sequence[NodeStatus]) -> None:
     for node in nodes:
         state = "silent" if not node.is_alive else "draining" if node.is_draining else "alive"
         versions = ", ".join(f"{offer.type} {_supported(offer)}" for offer in node.offers)
-        row = (node.label, node.node_id, state, node.build or "", f"{_age(node)} ago", f"{node.active:,}", versions)
+        row = (
+            node.label,
+            node.node_id,
+            state,
+            node.build or "",
+            f"{node.age_seconds:.1f} s ago",
+            f"{node.active:,}",
+            versions,
+        )
         table.add_row(*(Text(cell) for cell in row))  # plain text, whatever brackets it holds
     console = Console(width=None if Console().is_terminal else 1_000, highlight=False)
     console.print(table)
