@@ -98,8 +98,7 @@ async def _drain(name: str, settings: Settings) -> NodeStatus:
                 f"'lazymig nodes forget {node.node_id}' removes it.",
                 FOUND,
             )
-        if not await store.drain(node.node_id):
-            raise _gone(node)
+        await store.drain(node.node_id)  # one that signed off meanwhile has nothing left to give up
         return node
 
 
@@ -109,12 +108,11 @@ async def _forget(name: str, settings: Settings) -> NodeStatus:
         if node.is_alive:
             raise Refusal(
                 "living_node",
-                f"{_shown(node)} is alive. Stop its process, after 'lazymig nodes drain {node.node_id}'; one that hangs "
-                f"is silent after {node.lease_seconds:g} s.",
+                f"{_shown(node)} is alive. Stop its process, after 'lazymig nodes drain {node.node_id}'; one that "
+                f"hangs is silent after {node.lease_seconds:g} s.",
                 FOUND,
             )
-        if not await store.forget(node.node_id):
-            raise _gone(node)
+        await store.forget(node.node_id)
         return node
 
 
@@ -134,10 +132,6 @@ async def _find(store: Store, name: str) -> NodeStatus:
         hint = suggest(name, known) or " 'lazymig nodes' lists them."
         raise Refusal("unknown_node", f"{store.name} has no node with the id or label {name!r}.{hint}", FOUND)
     return found[0]
-
-
-def _gone(node: NodeStatus) -> Refusal:
-    return Refusal("unknown_node", f"{_shown(node)} signed off meanwhile. There is nothing left to do.", FOUND)
 
 
 def as_document(node: NodeStatus) -> dict[str, Any]:
