@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,52 @@ async def test_a_client_without_software_welcomes_at_every_step(store: Store) ->
                 for options in ({"name": "Ann"}, {"name": "Bo", "language": "en"}):
                     result = await client.call("Reception", "a", "welcome", options)
                     assert result["text"] == f"Hello, {options['name']}!"
+
+
+class Traffic:
+    """Callers that welcome Ann again and again, each at a reception of its own."""
+
+    def __init__(self, client: Node) -> None:
+        self.client = client
+        self.answered = dict.fromkeys(("a", "b", "c"), 0)
+        self.is_over = False
+        self._answer = asyncio.Event()
+
+    async def keep_calling(self, actor_id: str) -> None:
+        while not self.is_over:
+            result = await self.client.call("Reception", actor_id, "welcome", {"name": "Ann"})
+            assert result["text"] == "Hello, Ann!"
+            self.answered[actor_id] += 1
+            self._answer.set()
+
+    async def answer_everybody(self) -> None:
+        """Return when each caller has had three more answers."""
+        enough = {actor_id: number + 3 for actor_id, number in self.answered.items()}
+        while any(self.answered[actor_id] < number for actor_id, number in enough.items()):
+            self._answer.clear()
+            await self._answer.wait()
+
+
+async def test_no_call_fails_while_two_processes_are_replaced_release_by_release(store: Store) -> None:
+    async with AsyncExitStack() as stack:
+        traffic = Traffic(await stack.enter_async_context(Node(store)))
+        processes = [AsyncExitStack(), AsyncExitStack()]
+        for process in processes:
+            stack.push_async_callback(process.aclose)
+            await process.enter_async_context(running(store, 1))
+        async with asyncio.TaskGroup() as callers:
+            for actor_id in traffic.answered:
+                callers.create_task(traffic.keep_calling(actor_id))
+            for release in (*RELEASES, max(RELEASES)):
+                for process in processes:
+                    await traffic.answer_everybody()
+                    old = process.pop_all()
+                    await process.enter_async_context(running(store, release))
+                    await old.aclose()
+            await traffic.answer_everybody()
+            traffic.is_over = True
+        for actor_id, number in traffic.answered.items():
+            assert await times(traffic.client, actor_id) == number
 
 
 async def test_an_action_that_no_release_has_names_those_that_there_are(store: Store) -> None:
