@@ -12,20 +12,22 @@ if that one's release lacks the action, moves the actor to a process that has it
 5. **A service actor shields the actors behind it.** The application calls `Reception` only, which knows which action
    of which actor to call: names behind it can change without a change before it.
 
-Five releases of the software. Each is deployed when all processes run the one before:
+Six releases of the software. Each is deployed when all processes run the one before:
 
-======= ====================================== ==========================================================
+======= ====================================== ========================================================================
 Release `Greeter`                              `Reception` calls
-======= ====================================== ==========================================================
+======= ====================================== ========================================================================
 1       ``greet`` one name                     ``greet``
 2       ``greet`` in a language, and counts    ``greet``: it passes the objects on, so nothing changes in it
 3       ``greet_v1`` beside it: many names     ``greet_v1``, and can welcome many itself
 4       ``greet`` means what ``greet_v1`` does ``greet_v1``: processes of release 3 have the old ``greet``
-5       ``greet`` alone                        ``greet``: no process has the old one any more
-======= ====================================== ==========================================================
+5       the same                               ``greet``: no process has the old one any more
+6       ``greet`` alone                        ``greet``: no process calls ``greet_v1`` any more
+======= ====================================== ========================================================================
 
-The second half of the way, back to the good name, can wait for as long as one likes. In one's own software each of the
-classes below is the same class, at another release.
+An action is removed one release after its last call: a process that stops takes nothing any more, so what its actors
+still call must be there on the others. The second half of the way, back to the good name, can wait for as long as one
+likes. In one's own software each of the classes below is the same class, at another release.
 """
 
 from __future__ import annotations
@@ -115,7 +117,7 @@ class Greeter3(Greeter2):
 
 
 class Greeter4(Greeter1):
-    """Release 4: both names for the new meaning. Nobody calls ``greet`` now: all call ``greet_v1`` since release 3."""
+    """Releases 4 and 5: both names for the new meaning. Nobody called ``greet`` any more when it changed."""
 
     @action
     async def greet(self, options: GreetManyOptions) -> GreetManyResult:  # type: ignore[override]  # meant: see above
@@ -124,12 +126,12 @@ class Greeter4(Greeter1):
 
     @action
     async def greet_v1(self, options: GreetManyOptions) -> GreetManyResult:
-        """Do the same, for callers of release 3 and 4."""
+        """Do the same, for callers of releases 3 and 4."""
         return await greet_many(self, options)
 
 
-class Greeter5(Greeter1):
-    """Release 5: one action again, under the good name."""
+class Greeter6(Greeter1):
+    """Release 6: one action again, under the good name."""
 
     @action
     async def greet(self, options: GreetManyOptions) -> GreetManyResult:  # type: ignore[override]  # as in release 4
@@ -199,7 +201,7 @@ class Reception3(Actor):
 
 
 class Reception5(Reception3):
-    """Release 5: the same by the good name."""
+    """Releases 5 and 6: the same by the good name."""
 
     greeter_action = "greet"
 
@@ -211,7 +213,8 @@ RELEASES: dict[int, tuple[type[Greeter1], type[Actor]]] = {
     2: (Greeter2, Reception1),
     3: (Greeter3, Reception3),
     4: (Greeter4, Reception3),
-    5: (Greeter5, Reception5),
+    5: (Greeter4, Reception5),
+    6: (Greeter6, Reception5),
 }
 """Classes of `Greeter` and `Reception` by release."""
 

@@ -49,7 +49,7 @@ async def greet_as(node: Node, release: int, actor_id: str) -> Any:
     """Call a greeter as the software of a release does; return the one text."""
     if release <= 2:
         return (await node.call("Greeter", actor_id, "greet", {"name": "Ann"}))["text"]
-    action = "greet" if release == 5 else "greet_v1"
+    action = "greet" if release >= 5 else "greet_v1"
     return (await node.call("Greeter", actor_id, action, {"names": ["Ann"]}))["texts"][0]
 
 
@@ -156,13 +156,17 @@ class Traffic:
             await self._answer.wait()
 
 
-async def test_no_call_fails_while_two_processes_are_replaced_release_by_release(store: Store) -> None:
+@pytest.mark.parametrize("is_drained", [False, True], ids=["stopped", "drained"])
+async def test_no_call_fails_while_two_processes_are_replaced_release_by_release(
+    store: Store, *, is_drained: bool
+) -> None:
     async with AsyncExitStack() as stack:
         traffic = Traffic(await stack.enter_async_context(Node(store)))
         processes = [AsyncExitStack(), AsyncExitStack()]
+        nodes = []
         for process in processes:
             stack.push_async_callback(process.aclose)
-            await process.enter_async_context(running(store, 1))
+            nodes.append(await process.enter_async_context(running(store, 1)))
         async with asyncio.TaskGroup() as callers:
             for actor_id in traffic.answered:
                 callers.create_task(traffic.keep_calling(actor_id))
@@ -170,7 +174,10 @@ async def test_no_call_fails_while_two_processes_are_replaced_release_by_release
                 for process in processes:
                     await traffic.answer_everybody()
                     old = process.pop_all()
-                    await process.enter_async_context(running(store, release))
+                    nodes.append(await process.enter_async_context(running(store, release)))
+                    if is_drained:
+                        await nodes.pop(0).drain()
+                        await traffic.answer_everybody()
                     await old.aclose()
             await traffic.answer_everybody()
             traffic.is_over = True
