@@ -201,12 +201,14 @@ def table(name: str, seconds: dict[str, list[float]]) -> str:
     """Return a store's figures as text."""
     per_call = {kind: statistics.median(taken) for kind, taken in seconds.items()}
     lines = [f"{name}, {len(seconds[LOCAL])} calls of each kind"]
-    lines.append(f"  {'one call to an actor that is …':<50}{'median':>11}{'p10':>11}{'p90':>11}{'ratio':>8}  published")
+    lines.append(
+        f"  {'one call to an actor that is …':<50}{'median':>11}{'p10':>11}{'p90':>11}{'ratio':>10}  published"
+    )
     for kind, title in TITLES.items():
         low, *_, high = statistics.quantiles(seconds[kind], n=10)
         figures = "".join(f"{value * 1000:>8.3f} ms" for value in (per_call[kind], low, high))
         ratio = per_call[kind] / per_call[ELSEWHERE]
-        lines.append(f"  {title:<50}{figures}{ratio:>8.3g}  {PUBLISHED.get(kind, '')}".rstrip())
+        lines.append(f"  {title:<50}{figures}{ratio:>10.3g}  {PUBLISHED.get(kind, '')}".rstrip())
     lines.append(f"  Ratios are to a call to an owner elsewhere. Aim for one that was refused: under {AIM:g}.")
     return "\n".join(lines)
 
