@@ -26,7 +26,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 def test_help_lists_every_command_with_its_summary(project: Project) -> None:
     result = project.run("--help")
     assert result.exit_code == 0
-    for name in ("config", "export", "import", "inspect", "migrations"):
+    for name in ("config", "export", "import", "inspect", "migrations", "nodes"):
         assert f"\n  {name} " in result.stdout
         assert project.run(name, "--help").exit_code == 0
 
@@ -184,6 +184,7 @@ def test_config_opens_and_imports_nothing(project: Project) -> None:
 # --- stores and suites -----------------------------------------------------------------------------------------------
 
 READING = [["inspect", "Vehicle", "car-1"], ["export", "Vehicle"], ["export", "Vehicle", "out.jsonl"], ["migrations"]]
+READING += [["nodes"], ["nodes", "drain", "web-1"], ["nodes", "forget", "web-1"]]
 WRITING = ["import", "Vehicle", "in.jsonl", "--id-field", "id"]
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "import": "Store actors from JSON lines.",
     "inspect": "Show what is stored of one actor.",
     "migrations": "Show what is registered, and how many actors are at each version.",
+    "nodes": "List the nodes of the fleet; drain one, or forget one that is dead.",
 }
 """Name and summary; each is the object ``command`` of the module ``lazymig.cli._<name>``."""
 

@@ -1,0 +1,1 @@
+"""Figures to be measured again: each module is run by ``python -m``."""
