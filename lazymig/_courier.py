@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -106,6 +107,7 @@ class Courier:
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._missed_until = float("-inf")
         self._wake = asyncio.Event()
+        self._taking = asyncio.Lock()
         self._tidy_due = membership.clock() + TIDY_LEASES * membership.lease_seconds
         self.is_taking = True
 
@@ -191,14 +193,24 @@ class Courier:
 
     async def finish_serving(self) -> None:
         """Wait until the calls that were taken are answered."""
+        async with self._taking:  # what is on its way is served, too
+            pass
         while self._serving:
             await asyncio.wait(self._serving.values())
 
-    def refuse(self, error: Exception) -> None:
-        """Let nobody wait any longer."""
-        for ended in self._awaited.values():
-            if not ended.done():
+    async def end_calls(self, error: Exception) -> None:
+        """Let nobody wait any longer: a call that waits is cancelled and gets the error, one that was taken is lost."""
+        for call_id, ended in list(self._awaited.items()):
+            try:
+                state = await self._post.cancel(call_id, self._sender)
+            except StoreError:
+                state = CallState(CallStatus.LOST)
+            if ended.done():
+                continue
+            if state.status == CallStatus.CANCELLED:
                 ended.set_exception(error)
+            else:
+                ended.set_result(replace(state, status=CallStatus.LOST))
 
     # --- mail --------------------------------------------------------------------------------------------------
 
@@ -228,10 +240,11 @@ class Courier:
             await self._work.note_fleet()
         for key in mail.wanted:
             group.start_soon(self._give_up, key)
-        for call in await self._take(mail, node_id):
-            if call.call_id not in self._serving:
-                task = self._serving[call.call_id] = asyncio.create_task(self._serve(call, node_id))
-                task.add_done_callback(partial(self._note_served, call.call_id))
+        async with self._taking:
+            for call in await self._take(mail, node_id):
+                if call.call_id not in self._serving:
+                    task = self._serving[call.call_id] = asyncio.create_task(self._serve(call, node_id))
+                    task.add_done_callback(partial(self._note_served, call.call_id))
         if self._membership.clock() >= self._tidy_due:
             await self._tidy()
 

@@ -198,7 +198,7 @@ class Node:
     async def _sign_off(self) -> None:
         self._is_running = False
         await self._courier.finish_serving()
-        self._courier.refuse(NodeStoppedError(self.label))
+        await self._courier.end_calls(NodeStoppedError(self.label))
         for task in self._tasks:
             task.cancel()
         if self._tasks:

@@ -9,8 +9,10 @@ they wrote outlives them in the system's buffers. (Power failures are another te
 
 - ``ok``: it took effect, and this is what it saw.
 - ``fail``: an error that promises that the action did not run (`ActorLockedError`, `NewerStateError`,
-  `NodeStoppedError`), or that nothing was stored (`LeaseLostError`; an action here stores once). It took no effect.
-- ``info``: the process was killed, or the store gave no answer (`StoreUnavailableError`). It may take effect at any
+  `CallNotTakenError`, `NodeStoppedError`), or that nothing was stored (`LeaseLostError`; an action here stores once).
+  It took no effect.
+- ``info``: the process was killed, or the one that had taken the call (`CallLostError`), or the store gave no answer
+  (`StoreUnavailableError`). It may take effect at any
   moment after its invocation, or never. Not even the death of its process is the last moment: a commit that is in
   SQLite's log but not yet in its index becomes visible when somebody recovers the index.
 

@@ -18,6 +18,8 @@ from lazymig import Activation, Actor, Node, Suite, action, open_store
 from lazymig.errors import (
     ActivationClosedError,
     ActorLockedError,
+    CallLostError,
+    CallNotTakenError,
     LeaseLostError,
     NewerStateError,
     NodeStoppedError,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from pathlib import Path
 
-    from lazymig.store import Store
+    from lazymig.store import Post, Store
     from tests.processes import Line
 
 INITIAL = 0
@@ -45,8 +47,11 @@ LEASE_SECONDS = 0.5
 LOST_ANSWERS = 0.003
 """Share of store calls whose answer is lost, half of them after the call has taken effect."""
 
-FAILED = (ActorLockedError, NewerStateError, NodeStoppedError, LeaseLostError)
+FAILED = (ActorLockedError, CallNotTakenError, NewerStateError, NodeStoppedError, LeaseLostError)
 """They promise that an action did not run, or stored nothing; every action stores once."""
+
+UNKNOWN = (StoreUnavailableError, CallLostError)
+"""It may have run."""
 
 
 LEGACY: dict[str, Any] = {"Counter": {"n": INITIAL}, "Register": {"cell": {"value": INITIAL}}}
@@ -194,23 +199,28 @@ class Log:
         os.write(self._file, orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
 
 
-class Lossy:
-    """A store that sometimes does not answer: it did what was asked, or it did not."""
+LOSSY = {"claim", "commit", "release", "read", "send", "take", "taken", "answer", "forward", "cancel", "lose"}
 
-    def __init__(self, store: Store, chance: random.Random) -> None:
+
+class Lossy:
+    """A store, or its post, that sometimes does not answer: it did what was asked, or it did not."""
+
+    def __init__(self, store: Store | Post, chance: random.Random) -> None:
         self._store = store
         self._chance = chance
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
-        if name not in {"claim", "commit", "release", "read"}:
+        if name == "post":
+            return Lossy(method, self._chance)
+        if name not in LOSSY:
             return method
 
-        async def ask(*arguments: Any) -> Any:
+        async def ask(*arguments: Any, **named: Any) -> Any:
             draw = self._chance.random()
             if draw < LOST_ANSWERS / 2:
                 raise StoreUnavailableError(f"{name} was lost on its way, as planned")
-            answer = await method(*arguments)
+            answer = await method(*arguments, **named)
             if draw > 1 - LOST_ANSWERS / 2:
                 raise StoreUnavailableError(f"the answer of {name} was lost, as planned")
             return answer
@@ -269,7 +279,7 @@ class Clients:
         except FAILED as error:
             self._log.complete(number, "fail", type(error).__name__)
             return error
-        except StoreUnavailableError as error:
+        except UNKNOWN as error:
             self._log.complete(number, "info", type(error).__name__)
             return error
         self._log.complete(number, "ok", output)
@@ -308,7 +318,7 @@ class Clients:
                         return
                     if f == "read" and not isinstance(output, Exception):
                         seen = output
-        except (*FAILED, StoreUnavailableError):
+        except (*FAILED, *UNKNOWN):
             return  # the actor was not got, and nothing was asked of it
 
     async def _change(self, activation: Activation, f: str, argument: Any, *, release: bool) -> Any:
@@ -331,7 +341,7 @@ async def serve(line: Line, url: str, log: Path, release_name: str, window: tupl
 
     def on_exception(_: Any, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if not isinstance(error, (*FAILED, StoreUnavailableError, ActivationClosedError)):
+        if not isinstance(error, (*FAILED, *UNKNOWN, ActivationClosedError)):
             unexpected.append(error or RuntimeError(context["message"]))
 
     loop.set_exception_handler(on_exception)

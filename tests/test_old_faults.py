@@ -111,9 +111,10 @@ async def insert(store: Store, value: bytes = b'{"velocity":36.0,"owner":"ann"}'
 async def test_w1_refusal_with_a_deactivate_that_persists_loses_nothing_of_400_actors(store: Store) -> None:
     ids = [f"car-{number}" for number in range(400)]
     await insert(store, b'{"velocity":36.0,"owner":"ann"}', *ids)
-    async with serving(store, fleet("2.0.0")) as new, serving(store, fleet("1.1.0")) as old:
+    async with serving(store, fleet("2.0.0")) as new:
         for actor_id in ids:
             assert await new.call("Vehicle", actor_id, "accelerate", 1.0) == 11.0
+    async with Node(store, [fleet("1.1.0")], hand_over_seconds=0, idle_seconds=0) as old:
         for _ in range(2):
             for actor_id in ids:
                 with pytest.raises(NewerStateError):
