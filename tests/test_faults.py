@@ -39,6 +39,8 @@ KINDS = ["memory", "sqlite", "postgres"]
 T = TypeVar("T")
 How = Literal["error", "cancel", "interrupt"]
 HOW: tuple[How, ...] = get_args(How)
+CASES = [(kind, how) for kind in KINDS for how in HOW if (kind, how) != ("postgres", "cancel")]
+"""A call that is cut off is the same on every store; on PostgreSQL a task that is cancelled is enough."""
 ALLOWED = (errors.LazymigError, asyncio.CancelledError)
 
 
@@ -154,9 +156,8 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "_FIRST_PAGE", 1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "how"), CASES)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.id)
-@pytest.mark.parametrize("how", HOW)
 async def test_whatever_call_fails_the_rules_hold(kind: str, scenario: Scenario, how: How, tmp_path: Path) -> None:
     async with opened(kind, tmp_path) as bench:
         calls, _ = await bench.attempt(scenario, None)
