@@ -42,6 +42,9 @@ _log = logging.getLogger("lazymig.node")
 MAX_WAITING = 1_000
 """How many calls on one actor may wait for a node."""
 
+SMALL_FLEET = 50
+"""In larger fleets each node looks for mail less often, so that together they don't ask more."""
+
 MAX_SERVED = 200
 """How many calls of others a node runs at a time; more wait for it, or for another node."""
 
@@ -216,9 +219,9 @@ class Courier:
 
     async def keep_looking(self) -> None:
         """Look for mail again and again, until cancelled."""
-        async with anyio.create_task_group() as group:
+        async with self._post.watch(self._note_mail), anyio.create_task_group() as group:
             while True:
-                pause = self._post.poll_seconds
+                pause = self._post.poll_seconds * max(1.0, len(self._view.nodes) / SMALL_FLEET)
                 try:
                     await self._look(group)
                 except StoreError as error:
@@ -228,6 +231,10 @@ class Courier:
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
                 self._wake.clear()
+
+    def _note_mail(self, whom: str) -> None:
+        if whom in {"", self._sender, self._membership.node_id}:
+            self._wake.set()
 
     async def _look(self, group: TaskGroup) -> None:
         node_id = self._membership.node_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from lazymig._fleet_records import Call, CallState, CallStatus, Mail, NodeStatus
 from lazymig._records import ActorKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from lazymig._records import NodeRecord
 
@@ -80,7 +81,21 @@ class MemoryPost:
         self._nodes = nodes
         self._holder = holder
         self._letters: dict[str, _Letter] = {}
+        self._watchers: list[Callable[[str], None]] = []
         self.fleet = 0
+
+    @asynccontextmanager
+    async def watch(self, wake: Callable[[str], None]) -> AsyncIterator[None]:
+        """See `Post.watch`."""
+        self._watchers.append(wake)
+        try:
+            yield
+        finally:
+            self._watchers.remove(wake)
+
+    def _ring(self, whom: str | None) -> None:
+        for wake in self._watchers:
+            wake(whom or "")
 
     async def send(self, call: Call, *, max_waiting: int) -> bool:
         """See `Post.send`."""
@@ -97,6 +112,7 @@ class MemoryPost:
         target = call.target or self._holder(call.key)
         until = self._clock() + call.wait_seconds
         self._letters[call.call_id] = _Letter(call, target, call.needs, until)
+        self._ring(target)
         return True
 
     async def peek(self, node_id: str, sender: str) -> Mail:
@@ -139,6 +155,7 @@ class MemoryPost:
         if letter is None:
             return False
         letter.status, letter.result, letter.until = CallStatus.DONE, result, self._clock() + KEEP_SECONDS
+        self._ring(letter.call.sender)
         return True
 
     async def forward(self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None) -> bool:
@@ -148,6 +165,7 @@ class MemoryPost:
             return False
         letter.status, letter.taker, letter.target = CallStatus.WAITING, None, target
         letter.needs = max(letter.needs, needs)
+        self._ring(target)
         return True
 
     async def cancel(self, call_id: str, sender: str) -> CallState:

@@ -178,9 +178,10 @@ LOCK_SOON = "SELECT set_config('lock_timeout', '200ms', true)"
 LOCK_NODES = "LOCK TABLE lazymig.node IN ACCESS EXCLUSIVE MODE"
 """Waits for every claim and commit under way, which have read the table; those that wait behind it read it anew."""
 
-NOTIFY = f"""
-    SELECT pg_notify(%(channel)s, '') WHERE (SELECT count(*) FROM lazymig.node) <= {NOTIFIED_NODES}
-"""  # noqa: S608  (likewise)
+_FEW_NODES = f"(SELECT count(*) FROM lazymig.node) <= {NOTIFIED_NODES}"  # noqa: S608  (likewise)
+
+LISTEN = "LISTEN lazymig_call"
+"""One channel a database: what is told names a node or a sender, which are unique."""
 
 DIALECT = Dialect(
     add_node="""
@@ -372,4 +373,12 @@ POST_DIALECT = PostDialect(
         AND NOT (status = 1 AND taker IN ({_ALIVE}))
     """,  # noqa: S608
     silent_nodes=f"SELECT incarnation FROM lazymig.heartbeat WHERE at + %(leases)s * lease <= {_NOW}",  # noqa: S608
+    ring_taker=f"""
+        SELECT pg_notify('lazymig_call', COALESCE(target, '')) FROM lazymig.call
+        WHERE id = %(call)s AND status = 0 AND {_FEW_NODES}
+    """,  # noqa: S608
+    ring_sender=f"""
+        SELECT pg_notify('lazymig_call', sender) FROM lazymig.call
+        WHERE id = %(call)s AND status = 2 AND {_FEW_NODES}
+    """,  # noqa: S608
 )

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from lazymig.store import Pulse
 
 T = TypeVar("T")
@@ -101,6 +103,10 @@ class Connection(Protocol):
         ...
 
     poll_seconds: float
+
+    def watch(self, wake: Callable[[str], None]) -> AbstractAsyncContextManager[None]:
+        """See `Post.watch`."""
+        ...
 
     async def look(self, operation: Callable[[], Operation[T]]) -> T:
         """Drive one operation that only reads, beside those under way; not counted as a trip."""

@@ -16,7 +16,7 @@ from lazymig._sql_operations import last
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lazymig._sql_operations import Connection, Operation
+    from lazymig._sql_operations import Connection, Operation, Statement
 
 KEEP_SECONDS = 600.0
 """How long a call is kept whose answer nobody fetches."""
@@ -27,7 +27,12 @@ FORGET_LEASES = 10
 
 @dataclass(frozen=True, slots=True)
 class PostDialect:
-    """The statements of one engine for calls; parameters are named and bound."""
+    """The statements of one engine for calls; parameters are named and bound.
+
+    Attributes:
+        ring_taker: Tells who may take a call; "" where nothing can be told.
+        ring_sender: Tells who waits for its end.
+    """
 
     send: str
     takeable: str
@@ -44,6 +49,8 @@ class PostDialect:
     remove: str
     tidy_calls: str
     silent_nodes: str
+    ring_taker: str = ""
+    ring_sender: str = ""
 
 
 class SqlPost:
@@ -58,6 +65,7 @@ class SqlPost:
         self._sql = dialect
         self._connection = connection
         self.poll_seconds = connection.poll_seconds
+        self.watch = connection.watch
 
     async def send(self, call: Call, *, max_waiting: int) -> bool:
         """See `Post.send`."""
@@ -78,12 +86,12 @@ class SqlPost:
     async def answer(self, call_id: str, node_id: str, result: bytes) -> bool:
         """See `Post.answer`."""
         of = {"call": call_id, "node": node_id, "result": result, "keep": KEEP_SECONDS}
-        return await self._connection.run(partial(self._change, self._sql.answer, of))
+        return await self._connection.run(partial(self._change, self._sql.answer, self._sql.ring_sender, of))
 
     async def forward(self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None) -> bool:
         """See `Post.forward`."""
         of = {"call": call_id, "node": node_id, "needs": needs, "target": target}
-        return await self._connection.run(partial(self._change, self._sql.forward, of))
+        return await self._connection.run(partial(self._change, self._sql.forward, self._sql.ring_taker, of))
 
     async def cancel(self, call_id: str, sender: str) -> CallState:
         """See `Post.cancel`."""
@@ -122,8 +130,11 @@ class SqlPost:
             "wait": call.wait_seconds,
             "others": max_waiting - 1,
         }
-        (rows,) = yield last((self._sql.send, row | self._now()))
+        rows, *_ = yield last((self._sql.send, row | self._now()), *self._ring(self._sql.ring_taker, call.call_id))
         return bool(rows)
+
+    def _ring(self, statement: str, call_id: str) -> Sequence[Statement]:
+        return [(statement, {"call": call_id})] if statement else []
 
     def _peek(self, node_id: str, sender: str) -> Operation[Mail]:
         mine = {"node": node_id} | self._now()
@@ -144,8 +155,8 @@ class SqlPost:
         (rows,) = yield last((self._sql.taken, {"node": node_id}))
         return [_read(row) for row in sorted(rows)]
 
-    def _change(self, statement: str, of: dict[str, Any]) -> Operation[bool]:
-        (rows,) = yield last((statement, of | self._now()))
+    def _change(self, statement: str, ring: str, of: dict[str, Any]) -> Operation[bool]:
+        rows, *_ = yield last((statement, of | self._now()), *self._ring(ring, of["call"]))
         return bool(rows)
 
     def _end(self, statement: str, of: dict[str, Any]) -> Operation[CallState]:

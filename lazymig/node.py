@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import anyio
 
-from lazymig import _sigterm
+from lazymig import _options, _sigterm
 from lazymig._calls import Calls, offers_of
 from lazymig._courier import Answer, Courier
 from lazymig._fleet_view import FleetView
 from lazymig._inspection import inspect
 from lazymig._lease import finish
-from lazymig._records import MAX_NAME_BYTES, ActorKey, check_text
+from lazymig._records import ActorKey
 from lazymig._residents import Residents
 from lazymig._turn import in_turn, running_turn
 from lazymig.activation import Activation
@@ -35,7 +35,6 @@ from lazymig.errors import (
     ActorLockedError,
     CorruptStateError,
     DefinitionError,
-    InvalidKeyError,
     NodeDrainingError,
     NodeStoppedError,
     StoreError,
@@ -109,15 +108,15 @@ class Node:
         drain_on_sigterm: bool = True,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        _check_positive("lease_seconds", lease_seconds)
-        _check_positive("max_active", max_active)
+        _options.check_positive("lease_seconds", lease_seconds)
+        _options.check_positive("max_active", max_active)
         for name, value in {
             "hand_over": hand_over_seconds, "idle": idle_seconds, "move_on": move_on_seconds, "grace": grace_seconds
         }.items():  # fmt: skip
-            _check_not_negative(f"{name}_seconds", value)
+            _options.check_not_negative(f"{name}_seconds", value)
         self._drain_on_sigterm = drain_on_sigterm
         for name, text in {"label": label, "build": build}.items():
-            _check_text(name, text)
+            _options.check_text(name, text)
         self.label = label or f"{socket.gethostname()}:{os.getpid()}"
         self._store = store
         self._types = _collect(suites)
@@ -388,22 +387,3 @@ def _collect(suites: Iterable[Suite]) -> dict[str, ActorType[Any]]:
                 raise DefinitionError(f"two suites of the node have an actor type {name!r}. Give one another name.")
             found[name] = actor_type
     return found
-
-
-def _check_text(name: str, text: object) -> None:
-    if not text:
-        return
-    try:
-        check_text(name, text, MAX_NAME_BYTES)
-    except InvalidKeyError as error:
-        raise DefinitionError(str(error)) from None
-
-
-def _check_positive(name: str, value: object) -> None:
-    if not (isinstance(value, (int, float)) and value > 0):
-        raise DefinitionError(f"{name} is {value!r}; it must be a number above 0.")
-
-
-def _check_not_negative(name: str, value: object) -> None:
-    if not (isinstance(value, (int, float)) and value >= 0):
-        raise DefinitionError(f"{name} is {value!r}; it must be a number, 0 or more.")

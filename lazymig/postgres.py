@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -45,6 +46,9 @@ T = TypeVar("T")
 
 LOCK_TRIES = 20
 """How often the table of nodes is asked for: each time whoever claims or commits waits behind it a moment at most."""
+
+LISTEN_AGAIN_SECONDS = 5.0
+"""How soon a connection for notifications that was lost is made anew: nothing depends on it."""
 
 OLDEST_SERVER = 14
 """The oldest release of PostgreSQL that is used; the statements need 13."""
@@ -163,6 +167,16 @@ class PostgresConnection:
         self.commits += durable
         return await self.driver.run(operation, writes=writes, durable=durable)
 
+    @asynccontextmanager
+    async def watch(self, wake: Callable[[str], None]) -> AsyncIterator[None]:
+        """See `Post.watch`: by a connection of its own that listens."""
+        listening = asyncio.create_task(_listen(self._place, wake))
+        try:
+            yield
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+
     async def look(self, operation: Callable[[], Operation[T]]) -> T:
         """See `Connection.look`."""
         return await self.driver.run(operation, writes=False, durable=False, counts=False)
@@ -221,6 +235,19 @@ async def open_postgres(
         yield SqlStore(sql.dialect(place.schema), opened, SqlPost(sql.post_dialect(place.schema), opened))
     finally:
         await driver.close()
+
+
+async def _listen(place: Place, wake: Callable[[str], None]) -> None:
+    """Wake whoever notifications name, until cancelled; while there is no connection, looking for mail is enough."""
+    while True:
+        with suppress(psycopg.Error):
+            connection = await psycopg.AsyncConnection.connect(place.conninfo, autocommit=True, prepare_threshold=None)
+            async with connection:
+                await connection.execute(sql.LISTEN)
+                wake("")
+                async for notification in connection.notifies():
+                    wake(notification.payload)
+        await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
 
 def _locked(lock: str, operation: Callable[[], Operation[T]]) -> Operation[T]:

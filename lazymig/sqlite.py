@@ -265,6 +265,11 @@ class SQLiteConnection:
         with translating(self.name):
             return await self.driver.walk(partial(self._syncing.steps, operation, writes=writes, durable=durable))
 
+    @asynccontextmanager
+    async def watch(self, wake: Callable[[str], None]) -> AsyncIterator[None]:  # noqa: ARG002  (the Protocol's)
+        """See `Post.watch`: on a file there is nothing to tell each other by; looking at it costs microseconds."""
+        yield
+
     async def look(self, operation: Callable[[], Operation[T]]) -> T:
         """See `Connection.look`: on the event loop's thread, because readers wait for nobody in a write-ahead log."""
         if self._is_closed:

@@ -26,7 +26,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from lazymig._fleet_records import Call, CallState, Mail, NodeStatus
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
@@ -59,6 +60,14 @@ class Post(Protocol):
 
     poll_seconds: float
     """How often a node looks for mail."""
+
+    def watch(self, wake: Callable[[str], None]) -> AbstractAsyncContextManager[None]:
+        """Tell of mail for the length of a block; it only quickens, and nobody may rely on it.
+
+        Args:
+            wake: Called with the node id, or the sender, that may have mail; "" for everybody.
+        """
+        ...
 
     async def send(self, call: Call, *, max_waiting: int) -> bool:
         """Let a call wait for a node; without a target its target becomes the actor's living owner.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -30,7 +30,7 @@ from tests import beside
 from tests.disk import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from lazymig._sql_operations import Operation
     from lazymig._sqlite_drivers import Steps
@@ -208,6 +208,10 @@ class RecordedConnection:
         if writes:
             self._recording.note(began, rows(self.connection), is_durable=durable)
         return found
+
+    @asynccontextmanager
+    async def watch(self, wake: Callable[[str], None]) -> AsyncIterator[None]:
+        yield
 
     async def look(self, operation: Callable[[], Operation[T]]) -> T:
         return await self.run(operation, writes=False)

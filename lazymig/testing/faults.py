@@ -215,6 +215,7 @@ class _FaultyPost:
         self._pass = pass_on
         self.poll_seconds = post.poll_seconds
         self.peek = post.peek
+        self.watch = post.watch
         self.tidy = post.tidy
 
     async def send(self, call: Call, *, max_waiting: int) -> bool:
