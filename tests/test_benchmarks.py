@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("store", ["memory", "sqlite"])
+@pytest.mark.parametrize("store", ["memory", "sqlite", "postgresql"])
 def test_hand_over_has_a_figure_for_every_kind_of_call(store: str) -> None:
     command = [sys.executable, "-m", "benchmarks.hand_over", "--quick", "--store", store]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout

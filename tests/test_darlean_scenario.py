@@ -19,10 +19,11 @@ from lazymig import Actor, Node, Suite, action, open_store
 from lazymig.errors import NewerStateError
 from lazymig.testing import release
 from suites import vehicles
+from tests import postgres
 from tests.processes import Line, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from lazymig import Activation, ActorRecord
@@ -37,10 +38,14 @@ AT = {
 """What a car's state is at each release: 36 km/h are 10 m/s, and a list of drivers came last."""
 
 
-@pytest.fixture(params=["sqlite"])
-def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "postgres"])
+def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """URL of a store that several processes share; another kind of store is another branch here."""
-    return {"sqlite": f"sqlite:///{tmp_path}/fleet.db"}[request.param]
+    if request.param == "postgres":
+        with postgres.schema_url() as url:
+            yield url
+    else:
+        yield f"sqlite:///{tmp_path}/fleet.db"
 
 
 # --- the processes -------------------------------------------------------------------------------------------------

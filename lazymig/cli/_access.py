@@ -27,7 +27,7 @@ def common_options(function: F) -> F:
     for option in (
         click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),
         click.option("--json", is_flag=True, expose_value=False, help="One JSON document on stdout, errors included."),
-        click.option("--store", metavar="URL", help="sqlite:///relative.db, sqlite:////absolute.db [LAZYMIG_STORE]"),
+        click.option("--store", metavar="URL", help="sqlite:///file.db or postgresql://… [LAZYMIG_STORE]"),
     ):
         function = option(function)
     return function
