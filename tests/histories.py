@@ -28,16 +28,16 @@ import asyncio
 import random
 import time
 from collections import Counter, defaultdict
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
 from lazymig import open_store
 from lazymig.testing.simulation import lin
-from tests import beside
+from tests import beside, postgres
 from tests.history_clients import DEFAULTS, INITIAL, LEASE_SECONDS, LEGACY, RELEASES, key_of, serve, value_of
 from tests.processes import Worker, writing
 
@@ -172,11 +172,76 @@ class Goal:
     stops: int
 
 
+class Ground(Protocol):
+    """Where the actors are.
+
+    Attributes:
+        url: The store's.
+        path: The file that nobody may stop in the middle of writing, or None.
+        pauses: Seconds between two disturbances.
+    """
+
+    url: str
+    path: Path | None
+    pauses: tuple[float, float]
+
+    async def disturb(self, chance: random.Random) -> None:
+        """Do something to the store."""
+        ...
+
+    def read(self) -> dict[Key, beside.Row]:
+        """Read it beside the library."""
+        ...
+
+
+class FileGround:
+    """A SQLite file; now and then nobody can write, so that writes queue."""
+
+    pauses = (0.2, 1.0)
+
+    def __init__(self, path: Path) -> None:
+        self.path: Path | None = path
+        self.url = f"sqlite:///{path}?synchronous=normal"
+        self._path = path
+
+    async def disturb(self, chance: random.Random) -> None:
+        """See `Ground.disturb`."""
+        with writing(self._path):
+            await asyncio.sleep(chance.uniform(0.01, 0.05))
+
+    def read(self) -> dict[Key, beside.Row]:
+        """See `Ground.read`."""
+        return beside.read(self._path)
+
+
+class ServerGround:
+    """A schema of PostgreSQL; now and then the server is restarted, in good order or by killing it."""
+
+    pauses = (2.0, 5.0)
+    path: Path | None = None
+
+    def __init__(self, server: postgres.Server, url: str) -> None:
+        self.url = url
+        self.restarts = 0
+        self._server = server
+
+    async def disturb(self, chance: random.Random) -> None:
+        """See `Ground.disturb`."""
+        await asyncio.to_thread(self._server.restart, chance.choice(["fast", "immediate"]))
+        self.restarts += 1
+
+    def read(self) -> dict[Key, beside.Row]:
+        """See `Ground.read`."""
+        with postgres.connect(postgres.libpq_url(self.url)) as connection:
+            return beside.rows_of_schema(connection, postgres.schema_of(self.url))
+
+
 class Recording:
     """Processes at work, and their nemesis.
 
     Args:
-        folder: Where file and logs are; must exist.
+        ground: Where the actors are.
+        folder: Where the logs are; must exist.
         seed: What the nemesis' moments and the clients' choices follow from.
         goal: When it ends.
 
@@ -186,27 +251,23 @@ class Recording:
         seconds: How long it took.
     """
 
-    def __init__(self, folder: Path, seed: int, goal: Goal) -> None:
+    def __init__(self, ground: Ground, folder: Path, seed: int, goal: Goal) -> None:
         self.kills = 0
         self.stops = 0
         self.seconds = 0.0
         self._folder = folder
-        self._path = folder / "fleet.db"
+        self._ground = ground
         self._chance = random.Random(seed)
         self._seed = seed
         self._goal = goal
         self._workers: list[Worker | None] = [None] * PROCESSES
         self._started = 0
         self._stopped: set[Worker] = set()
-        self._writing = asyncio.Lock()
+        self._disturbing = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._offsets: Counter[Path] = Counter()
         self._done = 0
         self._is_over = False
-
-    @property
-    def url(self) -> str:
-        return f"sqlite:///{self._path}?synchronous=normal"
 
     async def run(self) -> History:
         """Record until the goal is reached; return the history with the last reads."""
@@ -220,7 +281,7 @@ class Recording:
                 group.create_task(self._watch())
             await asyncio.gather(*(self._end(worker) for worker in self._workers))
         self.seconds = time.monotonic() - self._began
-        stored = beside.read(self._path)
+        stored = self._ground.read()
         check_shapes(stored)
         history = read_logs(self._folder)
         add_last_reads(history, stored)
@@ -232,7 +293,7 @@ class Recording:
             kind, actor_id = key_of(number)
             if is_legacy(actor_id):
                 rows[kind].append((actor_id, orjson.dumps(LEGACY[kind])))
-        async with open_store(self.url) as store:
+        async with open_store(self._ground.url) as store:
             for kind, values in rows.items():
                 await store.insert(kind, "state", values)
 
@@ -241,8 +302,11 @@ class Recording:
         release = sorted(RELEASES)[slot % 2 if self._started < PROCESSES else self._chance.randrange(2)]
         log = self._folder / f"{self._seed}-{slot}-{self._started}-{release}.log"
         self._started += 1
-        worker = self._stack.enter_context(Worker(serve, self.url, log, release, (self._began, PACE, WIDTH)))
-        assert await worker.hear() == "serving"
+        async with self._disturbing if self._ground.path is None else nullcontext():  # a node's start needs the server
+            worker = self._stack.enter_context(
+                Worker(serve, self._ground.url, log, release, (self._began, PACE, WIDTH))
+            )
+            assert await worker.hear() == "serving"
         self._workers[slot] = worker
 
     async def _kill(self) -> None:
@@ -265,8 +329,9 @@ class Recording:
             if worker is None or worker in self._stopped or worker.exit_code is not None:
                 continue
             self._stopped.add(worker)
-            async with self._writing:
-                worker.stop(self._path)
+            async with self._disturbing:
+                if worker.exit_code is None:  # else it was killed meanwhile
+                    worker.stop(self._ground.path)
             await asyncio.sleep(LEASE_SECONDS * self._chance.uniform(1.1, 2.0))
             if worker.exit_code is None:  # else it was killed meanwhile
                 worker.resume()
@@ -274,12 +339,10 @@ class Recording:
             self._stopped.discard(worker)
 
     async def _hold_up(self) -> None:
-        """Let nobody write for a moment, so that writes queue."""
         while not self._is_over:
-            await asyncio.sleep(self._chance.uniform(0.2, 1.0))
-            async with self._writing:
-                with writing(self._path):
-                    await asyncio.sleep(self._chance.uniform(0.01, 0.05))
+            await asyncio.sleep(self._chance.uniform(*self._ground.pauses))
+            async with self._disturbing:
+                await self._ground.disturb(self._chance)
 
     async def _watch(self) -> None:
         while not self._is_over:
@@ -306,13 +369,13 @@ class Recording:
         assert worker.exit_code == 0
 
 
-async def record_and_check(folder: Path, seed: int, goal: Goal) -> tuple[Recording, Figures]:
+async def record_and_check(ground: Ground, folder: Path, seed: int, goal: Goal) -> tuple[Recording, Figures]:
     """Record a history and check it.
 
     Raises:
         AssertionError: It is not linearizable, or is not the history that was wanted.
     """
-    recording = Recording(folder, seed, goal)
+    recording = Recording(ground, folder, seed, goal)
     history = await recording.run()
     began = time.monotonic()
     try:

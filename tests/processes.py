@@ -129,9 +129,9 @@ class Worker:
         self._process.join(PATIENCE_SECONDS)
         assert self._process.exitcode is not None
 
-    def stop(self, path: Path) -> None:
-        """Stop it by SIGSTOP, outside of any write to the SQLite file at ``path``; returns when it stands."""
-        with writing(path):
+    def stop(self, path: Path | None) -> None:
+        """Stop it by SIGSTOP, outside of any write to a SQLite file at ``path``; returns when it stands."""
+        with contextlib.nullcontext() if path is None else writing(path):
             os.kill(self.pid, signal.SIGSTOP)
             while not subprocess.check_output(["ps", "-o", "state=", "-p", str(self.pid)]).startswith(b"T"):
                 pass

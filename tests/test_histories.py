@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from lazymig.testing.simulation import lin
-from tests.histories import Goal, check, read_logs, record_and_check
+from tests import postgres
+from tests.histories import FileGround, Goal, Ground, ServerGround, check, read_logs, record_and_check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.no_cover  # tracing doubles their time, and other tests cover the same lines
 
 
-async def check_history(folder: Path, seed: int) -> None:
-    goal = Goal(operations=50_000, kills=20, stops=10)
-    recording, figures = await record_and_check(folder, seed, goal)
+GOAL = Goal(operations=50_000, kills=20, stops=10)
+
+
+async def check_history(ground: Ground, folder: Path, seed: int, goal: Goal = GOAL) -> None:
+    recording, figures = await record_and_check(ground, folder, seed, goal)
     done = figures.functions
     assert figures.statuses[lin.OK] >= goal.operations
     assert recording.kills >= goal.kills
@@ -33,14 +36,23 @@ async def check_history(folder: Path, seed: int) -> None:
 
 @pytest.mark.timeout(300)
 async def test_history_of_killed_and_stopped_processes_is_linearizable_per_actor(tmp_path: Path) -> None:
-    await check_history(tmp_path, seed=1)
+    await check_history(FileGround(tmp_path / "fleet.db"), tmp_path, seed=1)
+
+
+@pytest.mark.timeout(300)
+async def test_history_on_a_server_that_restarts_is_linearizable_per_actor(tmp_path: Path) -> None:
+    server = postgres.server_to_break()
+    with postgres.schema_url() as url:
+        ground = ServerGround(server, url)
+        await check_history(ground, tmp_path, seed=2, goal=Goal(operations=10_000, kills=20, stops=10))
+    assert ground.restarts >= 2
 
 
 @pytest.mark.stress
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(100, 200))
 async def test_five_million_operations_are_linearizable_per_actor(tmp_path: Path, seed: int) -> None:
-    await check_history(tmp_path, seed)
+    await check_history(FileGround(tmp_path / "fleet.db"), tmp_path, seed)
 
 
 # --- the checker sees ----------------------------------------------------------------------------------------------
