@@ -307,12 +307,12 @@ class Calls:
                 result = await self._run_here(call.key, known, call.action, call.arguments, node_id)
         except _Elsewhere as elsewhere:
             return Answer(None, needs=elsewhere.needs, target=elsewhere.target)
-        except asyncio.CancelledError as error:
+        except (KeyboardInterrupt, SystemExit):  # the process ends, and with it the call
+            raise
+        except BaseException as error:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            return Answer(_encode_error(error))
-        except Exception as error:
             return Answer(_encode_error(error))
         return Answer(_outcome.encode_result(result))
 

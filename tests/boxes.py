@@ -27,6 +27,10 @@ class UnspeakableError(Exception):
         raise RuntimeError("no text")
 
 
+class UncommonError(BaseException):
+    """No Exception, and no wish to end the process either; pytest's own outcomes are such."""
+
+
 class Box(Actor):
     """Counts, and does what the tests ask for."""
 
@@ -89,6 +93,8 @@ class Box(Actor):
                 raise errors.UnknownActionError("Box", "\ud800", ["a"])
             case "large number":
                 raise errors.QueueFullError(ActorKey("Box", "b"), 10**30)
+            case "no exception":
+                raise UncommonError("rare")
             case "no text":
                 raise UnspeakableError
         raise AssertionError(how)
@@ -113,7 +119,8 @@ class Place:
         self.gate = asyncio.Event()
         self.inside = asyncio.Event()
         self.suite = Suite("boxes")
-        box = self.suite.actor_type("Box", type("Box", (base,), {"place": self}))
+        placed: type[Box] = type("Box", (base,), {"place": self})
+        box = self.suite.actor_type("Box", placed)
         for version in versions:
             box.migration(version)(_same)
 

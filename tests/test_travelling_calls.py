@@ -240,7 +240,7 @@ async def test_an_error_of_lazymig_comes_back_as_its_class_with_fields(store: St
     assert (caught.value.key, caught.value.capable) == (KEY, ("x", "y"))
 
 
-@pytest.mark.parametrize("how", ["surrogate", "large number", "no text"])
+@pytest.mark.parametrize("how", ["surrogate", "large number", "no text", "no exception"])
 async def test_an_error_that_is_hard_to_tell_is_told_all_the_same(store: Store, how: str) -> None:
     async with Place().run(store), Node(store) as node:
         with pytest.raises(errors.LazymigError):
