@@ -186,6 +186,8 @@ class Calls:
         self.check_turn(key)
         mailbox = await self._take(key, shared=shared, is_served=taken_as is not None)
         try:
+            if self.is_draining and mailbox.lease is None:  # it was given up while we waited for our turn
+                raise _Elsewhere(CallNotTakenError(key, action, self._hand_over_seconds))
             await self._open(mailbox, known, is_served=taken_as is not None)
             if taken_as not in {None, self._membership.node_id}:
                 raise _Elsewhere(LeaseLostError(key))
