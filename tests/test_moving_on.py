@@ -178,6 +178,41 @@ async def first(*places: Place) -> Place:
     return waiting[done.pop()]
 
 
+async def test_a_drained_node_passes_on_what_was_sent_to_it_as_the_owner(store: Store) -> None:
+    here, there = Place(), Place()
+    async with here.run(store) as node, there.run(store):
+        await node.drain()
+        call = Call("late", KEY, "add", b"[[],{}]", "sender", 60.0, target=node.node_id)
+        assert await store.post.send(call, max_waiting=100)
+        async with asyncio.timeout(30):
+            while not (answer := await answer_to(store, "late", "sender")):  # noqa: ASYNC110  (in the store)
+                await asyncio.sleep(0)
+        assert orjson.loads(answer) == {"result": 1}
+    assert (here.log.count("activated"), there.log.count("add")) == (0, 1)
+
+
+@pytest.mark.parametrize("caller", ["here", "there"])
+async def test_calls_that_wait_behind_the_giving_up_of_a_drained_node_run_elsewhere(store: Store, caller: str) -> None:
+    here, there = Place(), Place()
+    async with here.run(store) as node:
+        assert await node.call("Box", "a", "add") == 1
+        holding = asyncio.create_task(node.call("Box", "a", "hold"))
+        await here.inside.wait()
+        draining = asyncio.create_task(node.drain())
+        await until(lambda: KEY in node._residents._wanted)
+        async with there.run(store) as other:
+            late = asyncio.create_task((node if caller == "here" else other).call("Box", "a", "add"))
+            if caller == "there":
+                await until(lambda: bool(node._courier._serving))
+            await settle()
+            here.gate.set()
+            assert await holding == "held"
+            assert await late == 102
+            await draining
+            assert await owner(store) == other.node_id
+    assert here.log.count("activated") == 1
+
+
 async def test_a_draining_node_alone_takes_no_new_actor(store: Store) -> None:
     async with Place().run(store, hand_over_seconds=0.1) as node:
         await node.drain()
@@ -276,8 +311,8 @@ async def test_arguments_that_are_none_are_refused_and_the_node_goes_on(store: S
         assert await node.call("Box", "a", "add") == 1
 
 
-async def answer_to(store: Store, call_id: str) -> bytes | None:
-    state = (await store.post.peek("nobody", "intruder")).answers.get(call_id)
+async def answer_to(store: Store, call_id: str, sender: str = "intruder") -> bytes | None:
+    state = (await store.post.peek("nobody", sender)).answers.get(call_id)
     return None if state is None or state.status != CallStatus.DONE else state.result
 
 
