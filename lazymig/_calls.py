@@ -186,6 +186,8 @@ class Calls:
         self.check_turn(key)
         mailbox = await self._take(key, shared=shared, is_served=taken_as is not None)
         try:
+            if self.is_draining and mailbox.lease is None:  # it was given up while we waited for our turn
+                raise _Elsewhere(CallNotTakenError(key, action, self._hand_over_seconds))
             await self._open(mailbox, known, is_served=taken_as is not None)
             if taken_as not in {None, self._membership.node_id}:
                 raise _Elsewhere(LeaseLostError(key))
@@ -307,14 +309,23 @@ class Calls:
                 result = await self._run_here(call.key, known, call.action, call.arguments, node_id)
         except _Elsewhere as elsewhere:
             return Answer(None, needs=elsewhere.needs, target=elsewhere.target)
-        except asyncio.CancelledError as error:
+        except (KeyboardInterrupt, SystemExit):  # the process ends, and with it the call
+            raise
+        except BaseException as error:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            return Answer(_outcome.encode_error(error))
-        except Exception as error:
-            return Answer(_outcome.encode_error(error))
+            return Answer(_encode_error(error))
         return Answer(_outcome.encode_result(result))
+
+
+def _encode_error(error: BaseException) -> bytes:
+    """Return what an action raised, or that it can't be told: somebody waits for it."""
+    try:
+        return _outcome.encode_error(error)
+    except Exception as failure:  # its text can't be made, or a field of it is no text
+        name = type(error).__name__
+        return _outcome.encode_error(RuntimeError(f"{name}, which can't be told ({type(failure).__name__})"))
 
 
 def _actions(known: ActorType[Any]) -> Mapping[str, bool]:

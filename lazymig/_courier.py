@@ -109,6 +109,7 @@ class Courier:
         self._overdue: set[str] = set()
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._missed_until = float("-inf")
+        self._noted_as = ""
         self._wake = asyncio.Event()
         self._taking = asyncio.Lock()
         self._tidy_due = membership.clock() + TIDY_LEASES * membership.lease_seconds
@@ -243,7 +244,11 @@ class Courier:
         for call_id in overdue - mail.answers.keys():  # it was taken, and somebody tidied up
             self._note_end(call_id, CallState(CallStatus.LOST))
         await self._note_answers(mail)
-        if await self._view.follow(mail.fleet):
+        has_changed = await self._view.follow(mail.fleet)
+        if (
+            has_changed or self._noted_as != self._membership.node_id
+        ):  # the list may show us before we know our new name
+            self._noted_as = self._membership.node_id
             await self._work.note_fleet()
         for key in mail.wanted:
             group.start_soon(self._give_up, key)

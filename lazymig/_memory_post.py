@@ -104,7 +104,7 @@ class MemoryPost:
         if known is not None:
             return True
         waiting = sum(
-            other.call.key == call.key and other.call.action != "" and other.status == CallStatus.WAITING
+            other.call.key == call.key and other.call.action != "" and self._is_waiting(other)
             for other in self._letters.values()
         )
         if call.action and waiting >= max_waiting:

@@ -325,7 +325,8 @@ POST_DIALECT = PostDialect(
             )),
             {_NOW}, {_NOW} + %(wait)s, 0
         WHERE %(action)s = '' OR NOT EXISTS (
-            SELECT 1 FROM lazymig.call WHERE status = 0 AND type = %(type)s AND actor = %(id)s AND action <> ''
+            SELECT 1 FROM lazymig.call
+            WHERE status = 0 AND type = %(type)s AND actor = %(id)s AND action <> '' AND {_NOW} < until
             LIMIT 1 OFFSET %(others)s
         )
         ON CONFLICT (id) DO NOTHING

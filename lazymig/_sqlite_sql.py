@@ -173,7 +173,8 @@ POST_DIALECT = PostDialect(
             COALESCE(:target, (SELECT owner FROM actor WHERE type = :type AND id = :id AND owner IN ({_ALIVE}))),
             :now, :now + :wait, 0
         WHERE :action = '' OR NOT EXISTS (
-            SELECT 1 FROM call WHERE status = 0 AND type = :type AND actor = :id AND action <> '' LIMIT 1 OFFSET :others
+            SELECT 1 FROM call WHERE status = 0 AND type = :type AND actor = :id AND action <> '' AND :now < until
+            LIMIT 1 OFFSET :others
         )
         ON CONFLICT (id) DO NOTHING
         RETURNING id

@@ -8,6 +8,7 @@ from hypothesis import settings
 from lazymig.memory import MemoryStore
 from lazymig.postgres import open_postgres
 from lazymig.sqlite import open_sqlite
+from lazymig.testing.fleet_suite import FleetSuite
 from lazymig.testing.store_machine import machine
 from lazymig.testing.store_suite import StoreSuite
 from tests import postgres
@@ -29,14 +30,30 @@ async def open_memory(clock: ManualClock) -> AsyncIterator[Store]:
         await store.shut()
 
 
-class TestMemoryStore(StoreSuite):
+class Memory:
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_memory(clock)
 
 
-class TestSQLiteStore(StoreSuite):
+class TestMemoryStore(Memory, StoreSuite):
+    pass
+
+
+class TestMemoryFleet(Memory, FleetSuite):
+    pass
+
+
+class SQLite:
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_sqlite(folder / "store.db", clock=clock)
+
+
+class TestSQLiteStore(SQLite, StoreSuite):
+    pass
+
+
+class TestSQLiteFleet(SQLite, FleetSuite):
+    pass
 
 
 class TestSQLiteStoreWithoutSync(StoreSuite):
@@ -56,9 +73,17 @@ async def open_postgres_in(folder: Path, clock: ManualClock, **options: object) 
             yield store
 
 
-class TestPostgresStore(StoreSuite):
+class Postgres:
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_postgres_in(folder, clock)
+
+
+class TestPostgresStore(Postgres, StoreSuite):
+    pass
+
+
+class TestPostgresFleet(Postgres, FleetSuite):
+    pass
 
 
 class TestPartitionedPostgresStore(StoreSuite):

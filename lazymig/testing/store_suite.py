@@ -19,17 +19,15 @@ import pytest
 from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, Stamp
 from lazymig._version import pack, parse
 from lazymig.errors import LeaseLostError, StoreClosedError
-from lazymig.testing.clock import ManualClock
+from lazymig.testing.store_bench import LEASE_SECONDS, StoreBench, beat
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from lazymig.store import Store
+    from lazymig.testing.clock import ManualClock
 
 KEY = ActorKey("Car", "a")
-LEASE_SECONDS = 10.0
 
 
 def applied(*versions: str, floor: str | None = None) -> AppliedSet:
@@ -43,25 +41,8 @@ SECOND = Stamp(
 )
 
 
-class StoreSuite:
+class StoreSuite(StoreBench):
     """Inherit it and give it `open`."""
-
-    def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:  # noqa: ARG002  (to override)
-        """Return a new, empty store; liveness is measured by ``clock``."""
-        raise AssertionError("give the test class a method open(folder, clock) that returns the store to test")
-
-    @pytest.fixture
-    def clock(self) -> ManualClock:
-        """Return the clock that heartbeats are measured by."""
-        return ManualClock()
-
-    @pytest.fixture
-    async def store(self, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Store]:
-        """Open the store with two registered nodes, "n1" and "n2"."""
-        async with self.open(tmp_path, clock) as store:
-            for node_id in ("n1", "n2"):
-                await store.register(NodeRecord(node_id, "label", "build", LEASE_SECONDS))
-            yield store
 
     async def test_claim_of_an_unknown_actor_is_empty(self, store: Store) -> None:
         claim = await claimed(store, 1)
@@ -360,15 +341,6 @@ async def claimed(store: Store, number: int) -> Claim:
 def commit(fence: Fence, revision: int, stamp: Stamp | None = None, /, **writes: bytes | None) -> Commit:
     """Return a commit on `KEY`."""
     return Commit(KEY, fence, revision, stamp, writes)
-
-
-def beat(store: Store, node_id: str) -> bool:
-    """Send one heartbeat."""
-    pulse = store.open_pulse()
-    try:
-        return pulse.beat(node_id)
-    finally:
-        pulse.close()
 
 
 async def expect(store: Store, stamp: Stamp | None, **states: bytes) -> None:

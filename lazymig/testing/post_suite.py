@@ -1,0 +1,392 @@
+"""The contract of travelling calls as tests; `lazymig.store.Post` is the text."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lazymig._fleet_records import Call, CallState, CallStatus
+from lazymig._records import ActorKey, Claim, Fence, NodeRecord
+from lazymig._version import pack, parse
+from lazymig.testing.post_bench import HOSTILE, KEY, LONG_SECONDS, call, join, offer, sees, send, take, wanted
+from lazymig.testing.store_bench import LEASE_SECONDS, StoreBench, beat
+
+if TYPE_CHECKING:
+    from lazymig.store import Store
+    from lazymig.testing.clock import ManualClock
+
+
+class PostSuite(StoreBench):
+    """Calls that travel."""
+
+    # --- who takes ---------------------------------------------------------------------------------------------
+
+    async def test_a_call_comes_as_it_was_sent(self, store: Store) -> None:
+        await join(store, "new")
+        sent = Call(
+            "c", ActorKey("Car", HOSTILE), "drive", b'[["\\u0000"],{}]', "s", 5.0, pack(parse("1.2.3")), None,
+            (ActorKey("Bus", HOSTILE), KEY), HOSTILE,
+        )  # fmt: skip
+        assert await store.post.send(sent, max_waiting=9)
+
+        (taken,) = await store.post.take("new", 9)
+        assert (taken.call_id, taken.key, taken.action, taken.arguments) == ("c", sent.key, "drive", sent.arguments)
+        assert (taken.sender, taken.needs, taken.target) == ("s", sent.needs, None)
+        assert (taken.chain, taken.traceparent) == (sent.chain, HOSTILE)
+
+    @pytest.mark.parametrize("name", ["call_id", "action", "sender"])
+    async def test_hostile_text_is_text(self, store: Store, name: str) -> None:
+        names = {"call_id": "c", "action": "drive", "sender": "s", name: HOSTILE}
+        await join(store, "new", actions=(names["action"],))
+        await send(store, names["call_id"], action=names["action"], sender=names["sender"])
+
+        assert await take(store, "new") == [names["call_id"]]
+        assert await store.post.answer(names["call_id"], "new", b"1")
+        assert list((await store.post.peek("n1", names["sender"])).answers) == [names["call_id"]]
+
+    async def test_a_call_goes_to_the_living_owner(self, store: Store) -> None:
+        await join(store, "new")
+        assert isinstance(await store.claim(KEY, Fence("n1", 1)), Claim)
+        await send(store, "c")
+
+        assert not await sees(store, "new")
+        assert await take(store, "new") == []
+        assert await sees(store, "n1")
+        (taken,) = await store.post.take("n1", 9)
+        assert taken.target == "n1"
+
+    async def test_a_call_does_not_go_to_a_dead_owner(self, store: Store, clock: ManualClock) -> None:
+        await store.claim(KEY, Fence("n1", 1))
+        clock.advance(LEASE_SECONDS)
+        await join(store, "new")
+        await send(store, "c")
+
+        (taken,) = await store.post.take("new", 9)
+        assert taken.target is None
+
+    async def test_a_call_does_not_go_to_who_released_the_actor(self, store: Store) -> None:
+        await join(store, "new")
+        await store.claim(KEY, Fence("n1", 1))
+        await store.release([(KEY, Fence("n1", 1))])
+        await send(store, "c")
+
+        assert await take(store, "n1") == []
+        assert await take(store, "new") == ["c"]
+
+    async def test_a_target_that_was_named_counts_more_than_the_owner(self, store: Store) -> None:
+        await store.claim(KEY, Fence("n1", 1))
+        await send(store, "c", target="n2")
+
+        assert await take(store, "n1") == []
+        assert await take(store, "n2") == ["c"]
+
+    @pytest.mark.parametrize("end", ["lease", "unregister", "forget", "replace"])
+    async def test_a_call_for_a_node_that_died_goes_to_another(
+        self, store: Store, clock: ManualClock, end: str
+    ) -> None:
+        await join(store, "new")
+        await send(store, "c", target="n1")
+        assert await take(store, "new") == []
+
+        if end == "lease":
+            clock.advance(LEASE_SECONDS)
+            assert beat(store, "new")
+        elif end == "replace":
+            await store.register(NodeRecord("n3", "label", None, LEASE_SECONDS), replaces="n1")
+        else:
+            await (store.unregister("n1") if end == "unregister" else store.forget("n1"))
+        assert await sees(store, "new")
+        assert await take(store, "new") == ["c"]
+
+    @pytest.mark.parametrize(
+        ("needs", "action", "actor_type"),
+        [("3.0.0", "drive", "Car"), ("0.0.0", "fly", "Car"), ("0.0.0", "drive", "Bus")],
+        ids=["version", "action", "type"],
+    )
+    async def test_only_who_can_do_it_takes_a_call(
+        self, store: Store, needs: str, action: str, actor_type: str
+    ) -> None:
+        await join(store, "old", "2.9.0")
+        await join(store, "able", "3.0.0", type=actor_type, actions=("brake", action))
+        await send(store, "c", needs=needs, action=action, key=ActorKey(actor_type, "a"))
+
+        for node_id in ("old", "n1", "stranger"):
+            assert not await sees(store, node_id)
+            assert await take(store, node_id) == []
+        assert await take(store, "able") == ["c"]
+
+    async def test_a_node_reads_all_of_its_own_major_version(self, store: Store) -> None:
+        await join(store, "old", "2.0.0")
+        await send(store, "c", needs="2.99.0")
+
+        assert await take(store, "old") == ["c"]
+
+    async def test_a_draining_node_takes_only_what_is_for_it(self, store: Store) -> None:
+        await join(store, "new")
+        await store.drain("new")
+        await send(store, "c")
+        assert await take(store, "new") == []
+        assert not await sees(store, "new")
+
+        await send(store, "d", target="new")
+        assert await take(store, "new") == ["d"]
+
+    async def test_an_unregistered_node_takes_nothing_even_if_it_is_for_it(self, store: Store) -> None:
+        await send(store, "c", target="stranger")
+        assert not await sees(store, "stranger")
+        assert await take(store, "stranger") == []
+
+    async def test_a_call_whose_time_is_over_is_not_taken(self, store: Store, clock: ManualClock) -> None:
+        await join(store, "new")
+        await send(store, "c", seconds=5.0)
+        clock.advance(5.0)
+
+        assert not await sees(store, "new")
+        assert await take(store, "new") == []
+        assert (await store.post.cancel("c", "s")).status == CallStatus.CANCELLED
+
+    async def test_a_forwarded_call_gets_no_more_time(self, store: Store, clock: ManualClock) -> None:
+        await join(store, "new")
+        await send(store, "c", seconds=5.0)
+        assert await take(store, "new") == ["c"]
+        clock.advance(5.0)
+        assert await store.post.forward("c", "new")
+
+        assert await take(store, "new") == []
+        assert (await store.post.peek("n1", "s")).answers["c"].status == CallStatus.WAITING
+
+    async def test_each_call_goes_to_one_of_those_who_take_at_once(self, store: Store) -> None:
+        nodes = [f"taker-{number}" for number in range(6)]
+        for node_id in nodes:
+            await join(store, node_id)
+        for number in range(30):
+            await send(store, f"c{number}", key=ActorKey("Car", str(number)))
+
+        found: list[str] = []
+        while page := [
+            call.call_id for calls in await asyncio.gather(*(store.post.take(node_id, 3) for node_id in nodes))
+            for call in calls
+        ]:  # fmt: skip
+            found += page
+        assert sorted(found) == sorted(f"c{number}" for number in range(30))
+
+    async def test_calls_come_oldest_first_and_no_more_than_asked_for(self, store: Store) -> None:
+        await join(store, "new")
+        names = ["z", "a", "m", "b", "y"]
+        for name in names:
+            await send(store, name)
+
+        assert await take(store, "new", 2) == names[:2]
+        assert await take(store, "new", 2) == names[2:4]
+        assert await take(store, "new", 2) == names[4:]
+        assert [call.call_id for call in await store.post.taken("new")] == names
+
+    # --- queue -------------------------------------------------------------------------------------------------
+
+    async def test_no_more_calls_wait_than_are_allowed(self, store: Store) -> None:
+        await join(store, "new")
+        assert [await store.post.send(call(name), max_waiting=2) for name in "abc"] == [True, True, False]
+        assert await store.post.send(call("d", key=ActorKey("Car", "b")), max_waiting=2)
+        assert await store.post.send(call("mark", action=""), max_waiting=2)
+
+        assert await take(store, "new", 1) == ["a"]
+        assert await store.post.send(call("e"), max_waiting=2)
+        assert sorted(await take(store, "new")) == ["b", "d", "e"]
+
+    async def test_calls_whose_time_is_over_take_no_room(self, store: Store, clock: ManualClock) -> None:
+        assert await store.post.send(call("a", seconds=5.0), max_waiting=1)
+        clock.advance(5.0)
+        assert await store.post.send(call("b"), max_waiting=1)
+
+    # --- cancelling --------------------------------------------------------------------------------------------
+
+    async def test_a_waiting_call_is_cancelled_for_good(self, store: Store) -> None:
+        await join(store, "new")
+        await send(store, "c")
+        assert (await store.post.cancel("c", "s")).status == CallStatus.CANCELLED
+
+        assert await take(store, "new") == []
+        assert (await store.post.cancel("c", "s")).status == CallStatus.CANCELLED
+        assert (await store.post.lose("c")).status == CallStatus.CANCELLED
+        assert (await store.post.peek("n1", "s")).answers == {}
+
+    async def test_a_call_that_was_cancelled_before_it_came_never_comes(self, store: Store) -> None:
+        await join(store, "new")
+        assert (await store.post.cancel("c", "s")).status == CallStatus.CANCELLED
+        await store.post.send(call("c"), max_waiting=9)
+
+        assert not await sees(store, "new")
+        assert await take(store, "new") == []
+        assert (await store.post.peek("n1", "s")).answers == {}
+
+    async def test_a_taken_call_is_not_cancelled(self, store: Store) -> None:
+        await join(store, "new")
+        await send(store, "c", needs="1.0.0")
+        assert await take(store, "new") == ["c"]
+
+        expected = CallState(CallStatus.TAKEN, None, "new", is_taker_alive=True, needs=pack(parse("1.0.0")))
+        assert await store.post.cancel("c", "s") == expected
+        assert await store.post.answer("c", "new", b"1")
+        assert (await store.post.cancel("c", "s")).result == b"1"
+
+    # --- ends --------------------------------------------------------------------------------------------------
+
+    async def test_only_the_taker_answers_and_once(self, store: Store) -> None:
+        await join(store, "new")
+        await send(store, "c")
+        assert not await store.post.answer("c", "new", b"early")
+        assert await take(store, "new") == ["c"]
+
+        assert not await store.post.answer("c", "n1", b"other")
+        assert not await store.post.answer("unknown", "new", b"x")
+        assert await store.post.answer("c", "new", b"first")
+        assert not await store.post.answer("c", "new", b"second")
+        assert not await store.post.forward("c", "new")
+        found = (await store.post.peek("n1", "s")).answers["c"]
+        assert (found.status, found.result, found.taker) == (CallStatus.DONE, b"first", "new")
+        assert list(await store.post.taken("new")) == []
+
+    async def test_only_the_taker_forwards_and_once(self, store: Store) -> None:
+        await join(store, "new")
+        await send(store, "c")
+        assert not await store.post.forward("c", "new")
+        assert await take(store, "new") == ["c"]
+
+        assert not await store.post.forward("c", "n1")
+        assert await store.post.forward("c", "new", target="n2")
+        assert not await store.post.forward("c", "new")
+        assert not await store.post.answer("c", "new", b"late")
+        assert await take(store, "new") == []
+        assert await take(store, "n2") == ["c"]
+
+    async def test_forwarding_raises_what_a_call_needs_and_never_lowers_it(self, store: Store) -> None:
+        await join(store, "old", "1.0.0")
+        await join(store, "new", "4.0.0")
+        await send(store, "c")
+        assert await take(store, "old") == ["c"]
+        for asked, expected in (("3.0.0", "3.0.0"), ("2.0.0", "3.0.0"), ("0.0.0", "3.0.0"), ("4.0.0", "4.0.0")):
+            taker = "old" if asked == expected == "3.0.0" else "new"
+            assert await store.post.forward("c", taker, needs=pack(parse(asked)))
+            assert await take(store, "old") == []
+            (again,) = await store.post.take("new", 9)
+            assert (again.needs, again.target) == (pack(parse(expected)), None)
+
+    @pytest.mark.parametrize("end", ["lease", "unregister", "forget"])
+    async def test_a_call_is_lost_only_when_its_taker_is_dead(self, store: Store, clock: ManualClock, end: str) -> None:
+        await join(store, "new")
+        await send(store, "c", seconds=LONG_SECONDS)
+        assert (await store.post.lose("c")).status == CallStatus.WAITING
+        assert await take(store, "new") == ["c"]
+        assert (await store.post.lose("c")).status == CallStatus.TAKEN
+        assert (await store.post.peek("n1", "s")).answers["c"].is_taker_alive
+
+        if end == "lease":
+            clock.advance(LEASE_SECONDS)
+        else:
+            await (store.unregister("new") if end == "unregister" else store.forget("new"))
+        seen = (await store.post.peek("n1", "s")).answers["c"]
+        assert (seen.status, seen.taker, seen.is_taker_alive) == (CallStatus.TAKEN, "new", False)
+        assert (await store.post.lose("c")).status == CallStatus.LOST
+        await join(store, "another")
+        assert not await store.post.answer("c", "new", b"late")
+        assert not await store.post.forward("c", "new")
+        assert await take(store, "another") == []
+        assert (await store.post.cancel("c", "s")).status == CallStatus.LOST
+
+    async def test_a_dead_taker_may_answer_as_long_as_nobody_gave_the_call_up(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await join(store, "new")
+        await send(store, "c", seconds=LONG_SECONDS)
+        assert await take(store, "new") == ["c"]
+        clock.advance(LEASE_SECONDS)
+
+        assert await store.post.answer("c", "new", b"1")
+        assert (await store.post.lose("c")).status == CallStatus.DONE
+
+    async def test_an_unknown_call_is_lost(self, store: Store) -> None:
+        assert (await store.post.lose("unknown")).status == CallStatus.LOST
+
+    async def test_answers_are_those_of_the_sender_which_were_taken_or_have_ended(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await join(store, "new")
+        for name in ("taken", "done"):
+            await send(store, name)
+        await take(store, "new")
+        await store.post.answer("done", "new", b"1")
+        await send(store, "not mine", sender="other")
+        await send(store, "expired", seconds=1.0)
+        await send(store, "waiting")
+        await store.post.cancel("cancelled", "s")
+
+        assert set((await store.post.peek("n1", "s")).answers) == {"taken", "done"}
+        clock.advance(1.0)
+        found = (await store.post.peek("n1", "s")).answers
+        expected = {"taken": CallStatus.TAKEN, "done": CallStatus.DONE, "expired": CallStatus.WAITING}
+        assert {name: state.status for name, state in found.items()} == expected
+
+    # --- marks, cleaning up ------------------------------------------------------------------------------------
+
+    async def test_a_mark_tells_the_owner_that_somebody_waits(self, store: Store, clock: ManualClock) -> None:
+        await join(store, "new", actions=("", "drive"))
+        await send(store, "before", action="", seconds=5.0)
+        assert await wanted(store) == ()
+        await store.claim(KEY, Fence("n1", 1))
+        assert await wanted(store) == (KEY,)
+        assert await wanted(store, "n2") == ()
+        assert await take(store, "n1") == await take(store, "new") == []
+
+        await store.post.remove(["before"])
+        assert await wanted(store) == ()
+        await send(store, "again", action="", seconds=5.0)
+        assert await wanted(store) == (KEY,)
+        clock.advance(5.0)
+        assert await wanted(store) == ()
+
+    async def test_what_was_removed_is_gone(self, store: Store) -> None:
+        await join(store, "new")
+        await send(store, "waiting")
+        await store.post.remove(["waiting", "unknown", HOSTILE])
+        await store.post.remove([])
+
+        assert await take(store, "new") == []
+
+    async def test_old_calls_are_tidied_up_and_running_ones_are_not(self, store: Store, clock: ManualClock) -> None:
+        await store.register(NodeRecord("lasting", "label", None, 100 * LONG_SECONDS, offer()))
+        for name in ("taken", "done"):
+            await send(store, name)
+        assert await take(store, "lasting") == ["taken", "done"]
+        await store.post.answer("done", "lasting", b"1")
+        await send(store, "waiting")
+        await store.post.tidy()
+        assert set((await store.post.peek("n1", "s")).answers) == {"taken", "done"}
+
+        clock.advance(LONG_SECONDS)
+        await store.post.tidy()
+        assert set((await store.post.peek("n1", "s")).answers) == {"taken"}
+        await store.unregister("lasting")
+        await store.post.tidy()
+        assert (await store.post.peek("n1", "s")).answers == {}
+
+    async def test_a_lost_call_is_kept_long_enough_to_be_told(self, store: Store, clock: ManualClock) -> None:
+        await join(store, "new")
+        await send(store, "c", seconds=1.0)
+        assert await take(store, "new") == ["c"]
+        clock.advance(LEASE_SECONDS)
+        await store.post.tidy()
+
+        assert set((await store.post.peek("n1", "s")).answers) == {"c"}
+
+    async def test_nodes_silent_for_ten_lease_times_are_named(self, store: Store, clock: ManualClock) -> None:
+        await join(store, "new")
+        clock.advance(10 * LEASE_SECONDS - 1)
+        assert beat(store, "new")
+        assert list(await store.post.tidy()) == []
+        clock.advance(1)
+
+        assert sorted(await store.post.tidy()) == ["n1", "n2"]
+        assert await store.forget("n1")
+        assert list(await store.post.tidy()) == ["n2"]
