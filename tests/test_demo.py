@@ -80,7 +80,6 @@ def test_the_demo_upgrades_every_vehicle_and_proves_it(tmp_path: Path) -> None:
     (total,) = (row for row in rows if row[0] == "all")
     assert int(total[1].replace(",", "")) > 200
     assert int(total[2].replace(",", "")) > 400
-    assert int(total[3].replace(",", "")) > 0
     assert sum(int(row[1]) for row in rows if row[0] in {"0.0.0", "1.1.0", "2.0.0"} and len(row) == 2) == 200
     assert "proof: all 200 vehicles are there" in output
     assert list(tmp_path.iterdir()) == []

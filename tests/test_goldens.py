@@ -40,7 +40,7 @@ CASES = [
 def test_every_suite_has_golden_states() -> None:
     files = Path(vehicles.__file__).parent.glob("[a-z]*.py")
 
-    assert {path.stem for path in files} - {"demo"} == SUITES.keys()
+    assert {path.stem for path in files} - {"demo", "greeter"} == SUITES.keys()  # whose state keeps its shape
 
 
 @pytest.mark.parametrize(("folder", "suite", "version"), CASES)

@@ -82,7 +82,7 @@ async def test_two_releases_share_a_vehicle_until_the_newer_one_has_had_it(store
         await new.actor(vehicle, "car-1").accelerate(1.0)
         before = await stored(new, "Vehicle", "car-1")
 
-    async with Node(store, [release(vehicles.suite, "1.1.0")]) as old:
+    async with Node(store, [release(vehicles.suite, "1.1.0")], hand_over_seconds=0) as old:
         with pytest.raises(NewerStateError):
             await old.actor(vehicle, "car-1").accelerate(1.0)
         after = await stored(old, "Vehicle", "car-1")
@@ -172,7 +172,7 @@ async def test_the_old_release_is_refused_once_the_logins_are_apart(store: Store
     await import_states(store, user, [("ada", LEGACY_USER)])
     async with Node(store, [users.suite]) as new:
         await new.actor(user, "ada").summary()
-    async with Node(store, [release(users.suite, "1.1.0")]) as old:
+    async with Node(store, [release(users.suite, "1.1.0")], hand_over_seconds=0) as old:
         with pytest.raises(NewerStateError):
             await old.actor(user, "ada").rename("Eve")
 
