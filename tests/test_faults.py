@@ -149,6 +149,9 @@ async def opened(kind: str, folder: Path) -> AsyncIterator[Bench]:
                 yield Bench(sql, clock, partial(beside.rows, connection))
 
 
+pytestmark = pytest.mark.no_cover  # tracing would add a third to their time, and other tests cover the same lines
+
+
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let imports and exports of a few actors take several calls."""

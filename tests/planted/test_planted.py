@@ -43,7 +43,7 @@ SCHEDULES_IN_CI = {"schedules in memory": "4000", "schedules on SQLite": "1000"}
 PLUGINS_NOT_NEEDED = ("cacheprovider", "cov", "hypothesispytest", "xdist")
 ADDOPTS = ("-o", "addopts=--strict-markers --strict-config -m 'not stress'")
 
-pytestmark = [pytest.mark.planted, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.planted, pytest.mark.no_cover, pytest.mark.timeout(300)]
 
 
 @dataclass(frozen=True, slots=True)
