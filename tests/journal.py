@@ -7,11 +7,19 @@ what was stored, and the journal what the caller was told of it.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lazymig.errors import ActivationError, LeaseLostError
+from lazymig.errors import (
+    ActivationError,
+    ActorLockedError,
+    CallNotTakenError,
+    LeaseLostError,
+    NewerStateError,
+    NodeStoppedError,
+)
 from lazymig.hooks import Deactivated, DeactivationFailed, MigrationApplied
 
 if TYPE_CHECKING:
@@ -19,6 +27,9 @@ if TYPE_CHECKING:
 
     from lazymig._records import ActorKey
     from lazymig.hooks import Event
+
+NOT_RUN = (ActorLockedError, CallNotTakenError, NewerStateError, NodeStoppedError)
+"""Errors of a call that promise that its action did not run and will not."""
 
 Key = tuple[str, str]
 Outcome = Literal["open", "acknowledged", "unknown", "lost", "refused"]
@@ -43,6 +54,19 @@ class Turn:
     text: str
     kind: str
     outcome: Outcome = "open"
+
+
+@dataclass(slots=True)
+class Asked:
+    """One call, as its caller saw it end.
+
+    Attributes:
+        tag: Passed with the call, so that the actor can note it.
+        end: "answered"; "refused" by an error that promises that it did not run and will not; else "unknown".
+    """
+
+    tag: str
+    end: Literal["open", "answered", "refused", "unknown"] = "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +112,8 @@ class Journal:
         told: Migrations that the hooks were told of as applied.
         errors: What the callers got.
         imported: Actors that were made by an import.
+        asked: Calls whose ends are held against what ran.
+        begun: How often an action of such a call began, by tag.
         cuts: How many commits the scenario itself may have cut off.
         let_go: Set when an actor was deactivated, or failed to be.
     """
@@ -101,6 +127,8 @@ class Journal:
     told: list[tuple[Key, str]] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
     imported: set[Key] = field(default_factory=set)
+    asked: list[Asked] = field(default_factory=list)
+    begun: Counter[str] = field(default_factory=Counter)
     cuts: int = 0
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
     _seats: int = 0
@@ -162,6 +190,18 @@ class Journal:
             self.note("raised", seat, key)
             raise
         self.note("end", seat, key)
+
+    @contextmanager
+    def asking(self) -> Iterator[str]:
+        """Note how a call ends that is made with the tag that this yields."""
+        asked = Asked(f"call {len(self.asked) + 1}")
+        self.asked.append(asked)
+        try:
+            yield asked.tag
+        except BaseException as error:
+            asked.end = "refused" if isinstance(error, NOT_RUN) else "unknown"
+            raise
+        asked.end = "answered"
 
     @contextmanager
     def expecting(self, *errors: type[Exception]) -> Iterator[None]:

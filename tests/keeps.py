@@ -7,21 +7,38 @@ import os
 import shutil
 import sqlite3
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from psycopg.pq import TransactionStatus
+
+from lazymig import postgres as engine
+from lazymig._postgres_sql import dialect, post_dialect
+from lazymig._sql import SqlStore
+from lazymig._sql_post import SqlPost
 from lazymig.memory import MemoryStore
 from lazymig.sqlite import lay_out, open_sqlite
-from tests import beside
+from tests import beside, postgres
 from tests.tallies import LEGACY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    import psycopg
+
+    from lazymig._sql_operations import Batch, Operation, Rows
     from lazymig.store import Store
 
-POLL_SECONDS = 0.2
+T = TypeVar("T")
+
+POLL_SECONDS = 0.4
 """How often a node looks for mail: time is virtual, and every look is a step of the schedule."""
+
+UNSYNCED = "-c synchronous_commit=off"
+"""No machine crashes here."""
+
+TABLES = ("actor", "state", "lineage", "node", "heartbeat", "offer", "call")
 
 Stored = tuple[tuple[str, ...], dict[str, Any]]
 """Applied versions as the stamp says, in order, and the states."""
@@ -84,7 +101,7 @@ class SQLiteKeep:
         """See `Keep.renew`."""
         shutil.rmtree(self._locks, ignore_errors=True)
         self._connection.execute("BEGIN IMMEDIATE")
-        for table in ("actor", "state", "lineage", "node", "heartbeat", "offer", "call"):
+        for table in TABLES:
             self._connection.execute(f"DELETE FROM {table}")
         self._connection.execute("INSERT INTO actor (type, id, revision) VALUES ('Tally', 't', 1)")
         self._connection.execute("INSERT INTO state VALUES ('Tally', 't', 'main', ?)", [LEGACY])
@@ -112,3 +129,113 @@ class SQLiteKeep:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+class PostgresKeep:
+    """A schema, laid out once; each process has a connection of its own, on which an operation is a step."""
+
+    def __init__(self, url: str) -> None:
+        self._place = postgres.place(url)
+        self._schema = postgres.schema_of(url)
+        self._connection = postgres.connect(options=UNSYNCED)
+        asyncio.run(self._lay_out())
+
+    async def _lay_out(self) -> None:
+        async with engine.open_postgres(self._place):
+            pass
+
+    async def renew(self) -> None:
+        """See `Keep.renew`."""
+        with self._connection.transaction():
+            for table in TABLES:
+                self._connection.execute(f"DELETE FROM {self._schema}.{table}")
+            self._connection.execute(f"INSERT INTO {self._schema}.actor (type, id, revision) VALUES ('Tally', 't', 1)")
+            self._connection.execute(f"INSERT INTO {self._schema}.state VALUES ('Tally', 't', 'main', %s)", [LEGACY])
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        """See `Keep.open`."""
+        with postgres.connect(options=UNSYNCED) as connection:
+            opened = _SteppingConnection(_Stepping(connection), self._place, asyncio.get_running_loop().time)
+            opened.poll_seconds = POLL_SECONDS
+            yield SqlStore(dialect(self._schema), opened, SqlPost(post_dialect(self._schema), opened))
+
+    def free_locks(self, store: Store) -> None:
+        """There are none."""
+
+    def read(self) -> Stored:
+        """See `Keep.read`."""
+        (row,) = beside.rows_of_schema(self._connection, self._schema).values()
+        return row.applied or (), row.states
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+class _Stepping:
+    """Runs an operation on the event loop's thread: whole, so that nobody waits for a lock of somebody who waits."""
+
+    trips = 0
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+
+    async def run(self, operation: Callable[[], Operation[T]], **_: bool) -> T:
+        """Take all its batches in one transaction."""
+        await asyncio.sleep(0)
+        found = self._take(operation())
+        await asyncio.sleep(0)
+        return found
+
+    def _take(self, operation: Operation[T]) -> T:
+        try:
+            found = self._walk(operation)
+        except BaseException:
+            operation.close()
+            self.connection.rollback()
+            raise
+        self.connection.commit()
+        return found
+
+    def _walk(self, operation: Operation[T]) -> T:
+        rows: list[Rows] | None = None
+        try:
+            while True:
+                rows = self._trip(operation.send(rows))  # type: ignore[arg-type]  # a generator starts with None
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+    def _trip(self, batch: Batch) -> list[Rows]:
+        is_first = self.connection.info.transaction_status == TransactionStatus.IDLE
+        with self.connection.pipeline():  # which is a transaction, where there is none yet
+            if is_first and not batch.is_last:
+                self.connection.execute("BEGIN")
+            cursors = [self.connection.execute(*statement, binary=True) for statement in batch.statements]
+        return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+class _SteppingConnection(engine.PostgresConnection):
+    """The store's own, but for heartbeats and notifications, which would need a thread."""
+
+    def __init__(self, driver: _Stepping, place: engine.Place, clock: Callable[[], float]) -> None:
+        super().__init__(driver, place, clock)  # type: ignore[arg-type]  # it has what is used of a Driver
+        self._beat = partial(driver.connection.execute, dialect(place.schema).beat)
+        self._time = clock
+
+    @asynccontextmanager
+    async def watch(self, wake: Callable[[str], None]) -> AsyncIterator[None]:
+        """See `Post.watch`: nothing quickens."""
+        yield
+
+    def open_pulse(self) -> Any:
+        """See `Store.open_pulse`."""
+        return self
+
+    def beat(self, node_id: str, active: int = 0) -> bool:
+        """See `Pulse.beat`."""
+        return self._beat({"at": self._time(), "node": node_id, "active": active}).rowcount == 1
+
+    def close(self) -> None:
+        """See `Pulse.close`."""

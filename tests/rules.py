@@ -1,4 +1,4 @@
-"""The nine rules of the API, each a check over what is stored and what user code noted.
+"""The nine rules of the API, and a tenth of what it promises of calls: each a check over what is stored and noted.
 
 What is stored is read beside the library, see `tests.beside`. Each check returns how many facts it compared, so that a
 scenario can tell whether it put the rule to the test.
@@ -291,8 +291,18 @@ def rule_9(evidence: Evidence) -> int:
     return facts
 
 
+def rule_10(evidence: Evidence) -> int:
+    """A call that was answered ran once, one that was refused never does, and none runs twice."""
+    begun = evidence.journal.begun
+    for asked in evidence.journal.asked:
+        allowed = {"answered": {1}, "refused": {0}}.get(asked.end, {0, 1})
+        evidence.need(10, begun[asked.tag] in allowed, f"{asked} began {begun[asked.tag]} times")
+    return len(evidence.journal.asked)
+
+
 RULES: dict[int, Callable[[Evidence], int]] = {
     1: rule_1, 2: rule_2, 3: rule_3, 4: rule_4, 5: rule_5, 6: rule_6, 7: rule_7, 8: rule_8, 9: rule_9,
+    10: rule_10,
 }  # fmt: skip
 
 

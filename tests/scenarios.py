@@ -160,8 +160,9 @@ def account_class(journal: Journal, build: Build) -> type[Actor]:
             await self.hands.keep("bye")
 
         @action
-        async def add(self) -> None:
+        async def add(self, tag: str = "") -> None:
             with journal.acting(self.seat, self.hands.key):
+                journal.begun[tag] += 1
                 self.hands.look()
                 await self.hands.keep()
 
@@ -172,8 +173,9 @@ def account_class(journal: Journal, build: Build) -> type[Actor]:
                 raise RuntimeError("as asked")
 
         @action
-        async def hold(self, begun: str) -> None:
+        async def hold(self, begun: str, tag: str = "") -> None:
             with journal.acting(self.seat, self.hands.key):
+                journal.begun[tag] += 1
                 GATES[begun].set()
                 await GATES[f"{begun} ends"].wait()
                 await self.hands.keep()
@@ -235,6 +237,11 @@ class World:
 
     async def add(self, node: Node, actor_id: str = "a") -> None:
         await node.call(self.type, actor_id, "add")
+
+    async def ask(self, node: Node, name: str = "add", *arguments: str) -> None:
+        """Call the actor, and note how that ends."""
+        with self.journal.asking() as tag:
+            await node.call(self.type, "a", name, *arguments, tag)
 
     async def put(self, actor_id: str, data: bytes) -> None:
         """Import an actor."""

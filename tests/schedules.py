@@ -18,13 +18,16 @@ from lazymig.errors import (
     CallNotTakenError,
     LeaseLostError,
     NewerStateError,
+    NodeDrainingError,
     NodeStoppedError,
     RemoteError,
     StoreError,
     StoreUnavailableError,
+    UnknownActionError,
+    UnknownActorTypeError,
 )
 from lazymig.fleet import on_machine
-from lazymig.testing import Fault, FaultyStore
+from lazymig.testing import Fault
 from lazymig.testing.simulation import (
     SILENCE_SECONDS,
     History,
@@ -36,7 +39,8 @@ from lazymig.testing.simulation import (
     lin,
     randint,
 )
-from tests.tallies import LATE, VERSIONS, Tally, load, raise_by, tallies
+from tests.aims import AimedStore, Sights
+from tests.tallies import LATE, VERSIONS, NewestTally, load, raise_by, tallies
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,7 +56,10 @@ PATIENCE_SECONDS = SILENCE_SECONDS + 50.0
 """How long the last process waits for the actor: clients that use it without a pause have ended by then, and whoever
 holds it has given it up, or is taken for dead."""
 
-NOTHING_STORED = (ActorLockedError, CallNotTakenError, NewerStateError, NodeStoppedError, LeaseLostError, RuntimeError)
+NOTHING_STORED = (
+    ActorLockedError, CallNotTakenError, LeaseLostError, NewerStateError, NodeDrainingError, NodeStoppedError,
+    RuntimeError, UnknownActionError, UnknownActorTypeError,
+)  # fmt: skip
 """What promises that; the RuntimeError is the actor's own, raised before it persists."""
 
 
@@ -61,12 +68,14 @@ class World:
 
     Attributes:
         keep: Where the actor is.
+        sights: What is aimed at.
         history: The operations on it.
         closing: Set when the processes are to end.
     """
 
     def __init__(self, keep: Keep) -> None:
         self.keep = keep
+        self.sights = Sights()
         self.history = History()
         self.closing = asyncio.Event()
         self._made = 0
@@ -94,7 +103,7 @@ class World:
 
 
 class Seat:
-    """A process of the fleet: a node of a release, and clients that use it."""
+    """A process of the fleet: a node of a release, or without suites if that is "", and clients that use it."""
 
     def __init__(self, world: World, process: Process, upto: str) -> None:
         self.world = world
@@ -103,7 +112,7 @@ class Seat:
         self.made = world.made
         self.gate = process.gate
         self.node: Node | None = None
-        self.store: FaultyStore | None = None
+        self.store: AimedStore | None = None
         self.inner: Store | None = None
 
     def begins(self, serial: int) -> None:
@@ -115,11 +124,11 @@ class Seat:
     async def live(self, clients: int) -> None:
         """Run a node and its clients, and wait for the end."""
         async with self.world.keep.open() as self.inner:
-            self.store = FaultyStore(self.inner, self.process.gate)
+            self.store = AimedStore(self.inner, self.process, self.kill, self.world.sights)
             with on_machine(self.process.machine):
                 node = Node(
                     self.store,
-                    [tallies(self)],
+                    [tallies(self)] if self.upto else [],
                     label=self.process.name,
                     lease_seconds=LEASE_SECONDS,
                     hand_over_seconds=choice([0.0, 1.0, 3.0]),
@@ -136,7 +145,8 @@ class Seat:
     async def _work(self, client: str) -> None:
         for _ in range(randint(1, 4)):
             await asyncio.sleep(choice(PAUSES))
-            operation = choice([self._add, self._read, self._block, self._spoil, self._add_slowly])
+            calls = [self._add, self._add_newly, self._read, self._spoil, self._add_slowly]
+            operation = choice([*calls, self._block] if self.upto else calls)
             if flip(0.1):
                 await self._give_up(operation, client)
             else:
@@ -152,6 +162,9 @@ class Seat:
     async def _add(self, client: str) -> None:
         number = randint(1, 3)
         await self._do(client, "add", number, lambda tally: tally.add(number))
+
+    async def _add_newly(self, client: str) -> None:
+        await self._do(client, "add", 1, lambda tally: tally.add_newly(1))
 
     async def _add_slowly(self, client: str) -> None:
         pause = randint(1, 8) * LEASE_SECONDS / 4
@@ -175,7 +188,9 @@ class Seat:
             await activation.persist(release=flip(0.5))
         return total
 
-    async def _do(self, client: str, name: str, number: int | None, run: Callable[[Tally], Awaitable[int]]) -> None:
+    async def _do(
+        self, client: str, name: str, number: int | None, run: Callable[[NewestTally], Awaitable[int]]
+    ) -> None:
         """Run an operation, and record what is known of its outcome."""
         assert self.node is not None
         operation = self.world.history.invoke(client, name, number)
@@ -219,30 +234,45 @@ class Seat:
 async def run_fleet(keep: Keep) -> None:
     """Let a fleet live, and check what became of the actor."""
     await keep.renew()
-    world = World(keep)
-    seats = [_start(world, f"pod-{number}", number) for number in range(randint(2, 3))]
-    mains = [seat.process.start(seat.live(randint(1, 2))) for seat in seats]
+    fleet = Fleet(World(keep))
+    for number in range(randint(2, 3)):
+        fleet.start(f"pod-{number}", choice(RELEASES), clients=randint(1, 2))
     for _ in range(randint(0, 4)):
         await asyncio.sleep(randint(0, 16) / 8)
-        await _disturb(world, seats, mains)
-    judge = Seat(world, Process("judge"), VERSIONS[-1])
-    await judge.process.start(_judge(judge))
-    world.closing.set()
-    for seat, main in zip(seats, mains, strict=True):
-        if seat.process.is_alive:
-            await main
-        else:
-            await seat.process.reap()
-    world.check()
+        await _disturb(fleet)
+    await fleet.end()
 
 
-def _start(world: World, name: str, number: int) -> Seat:
-    return Seat(world, Process(name, number, STALLS), choice(RELEASES))
+class Fleet:
+    """The processes of a schedule."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.seats: list[Seat] = []
+        self._mains: list[asyncio.Task[None]] = []
+
+    def start(self, name: str, upto: str, clients: int) -> None:
+        """Start a process of a release."""
+        seat = Seat(self.world, Process(name, len(self.seats), STALLS), upto)
+        self.seats.append(seat)
+        self._mains.append(seat.process.start(seat.live(clients)))
+
+    async def end(self) -> None:
+        """Let another process get the actor, then all end; check what became of it."""
+        judge = Seat(self.world, Process("judge"), VERSIONS[-1])
+        await judge.process.start(_judge(judge))
+        self.world.closing.set()
+        for seat, main in zip(self.seats, self._mains, strict=True):
+            if seat.process.is_alive:
+                await main
+            else:
+                await seat.process.reap()
+        self.world.check()
 
 
-async def _disturb(world: World, seats: list[Seat], mains: list[asyncio.Task[None]]) -> None:
+async def _disturb(fleet: Fleet) -> None:
     """Do something to one of the processes."""
-    seat = choice(seats)
+    seat = choice(fleet.seats)
     match choice(["stop", "kill", "fail", "forget", "block"]):
         case "stop":
             seat.process.stop(choice(STALLS))
@@ -254,9 +284,7 @@ async def _disturb(world: World, seats: list[Seat], mains: list[asyncio.Task[Non
             await seat.forget()
         case "kill" if seat.process.is_alive:
             seat.kill()
-            again = _start(world, seat.process.name, len(seats))
-            seats.append(again)
-            mains.append(again.process.start(again.live(1)))
+            fleet.start(seat.process.name, choice(RELEASES), clients=1)
 
 
 async def _judge(seat: Seat) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests import rules
 from tests.fault_scenarios import Scenario, by_calls
-from tests.journal import Entry, Lock
+from tests.journal import Asked, Entry, Lock
 from tests.rules import Evidence
 from tests.scenarios import LEGACY, NEWEST
 from tests.test_faults import opened
@@ -71,6 +71,12 @@ def later_log(e: Evidence) -> None:
     alter_state(e, "main", log=[*(turn.text for turn in e.journal.turns), "99:add:2.0.0"])
 
 
+def asked(e: Evidence, end: Any, times: int) -> None:
+    """Let a call end, and its action begin that often."""
+    e.journal.asked.append(Asked("x", end))
+    e.journal.begun["x"] = times
+
+
 BREAKS: list[tuple[int, str, Callable[[Evidence], Any]]] = [
     (1, "deactivate after a failure", deactivated),
     (1, "a change that nobody made", other_states),
@@ -99,6 +105,9 @@ BREAKS: list[tuple[int, str, Callable[[Evidence], Any]]] = [
     (9, "what failed is stored", lambda e: alter_state(e, "main", n=-1)),
     (9, "what failed is seen", lambda e: e.journal.saw(KEY, NEWEST, LEGACY | {"n": -1})),
     (9, "another lock", lambda e: e.journal.locks.append(Lock(KEY, "else", 7, 0))),
+    (10, "a call answered that did not run", lambda e: asked(e, "answered", 0)),
+    (10, "a call refused that ran", lambda e: asked(e, "refused", 1)),
+    (10, "a call that ran twice", lambda e: asked(e, "unknown", 2)),
 ]  # fmt: skip
 
 
