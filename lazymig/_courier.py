@@ -17,7 +17,6 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -107,7 +106,7 @@ class Courier:
         self._sender = membership.draw()
         self._awaited: dict[str, asyncio.Future[CallState]] = {}
         self._overdue: set[str] = set()
-        self._serving: dict[str, asyncio.Task[None]] = {}
+        self._serving: dict[asyncio.Task[None], str] = {}
         self._missed_until = float("-inf")
         self._noted_as = ""
         self._wake = asyncio.Event()
@@ -200,7 +199,7 @@ class Courier:
         async with self._taking:  # what is on its way is served, too
             pass
         while self._serving:
-            await asyncio.wait(self._serving.values())
+            await asyncio.wait(self._serving)
 
     async def end_calls(self, error: Exception) -> None:
         """Let nobody wait any longer: a call that waits is cancelled and gets the error, one that was taken is lost."""
@@ -254,17 +253,17 @@ class Courier:
             group.start_soon(self._give_up, key)
         async with self._taking:
             for call in await self._take(mail, node_id):
-                if call.call_id not in self._serving:
-                    task = self._serving[call.call_id] = asyncio.create_task(self._serve(call, node_id))
-                    task.add_done_callback(partial(self._note_served, call.call_id))
+                task = asyncio.create_task(self._serve(call, node_id))
+                self._serving[task] = call.call_id  # one passed on may be taken again before its first task has ended
+                task.add_done_callback(self._note_served)
         if self._membership.clock() >= self._tidy_due:
             await self._tidy()
 
     async def _take(self, mail: Mail, node_id: str) -> Sequence[Call]:
         """Take what is waiting; for a lease time after a failure also what may have been taken by it."""
         if self._membership.clock() < self._missed_until:
-            missed = await finish(self._post.taken(node_id))
-            if any(call.call_id not in self._serving for call in missed):
+            known = frozenset(self._serving.values())  # one of these may be answered while the store is asked
+            if missed := [call for call in await finish(self._post.taken(node_id)) if call.call_id not in known]:
                 return missed
         room = MAX_SERVED - len(self._serving)
         if not (mail.has_calls and self.is_taking and self._membership.is_fresh and room > 0):
@@ -307,8 +306,8 @@ class Courier:
             answer = Answer(None)
         await self._insist(node_id, lambda: self._give_back(call, node_id, answer))
 
-    def _note_served(self, call_id: str, task: asyncio.Task[None]) -> None:
-        del self._serving[call_id]
+    def _note_served(self, task: asyncio.Task[None]) -> None:
+        del self._serving[task]
         self._wake.set()
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):

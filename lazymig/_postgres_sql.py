@@ -13,7 +13,11 @@ Rules:
    be late by exactly, in transactions.
 5. Names carry the schema: nothing relies on a session's settings. `lazymig.` stands for the schema that was chosen.
 6. Keys order by code point: `COLLATE "C"` in an UTF-8 database.
-7. No index on what a claim changes, and room in each page: then updates stay in it (HOT) and leave no garbage.
+7. A crash of the server loses the claims, releases and heartbeats that did not wait for the disk, while the nodes live
+   on. So heartbeats are unlogged: a crash empties their table (and a standby that takes over never had them), every
+   node registers anew at its next beat, and drops what it had. Until all have, or their leases are over, nobody claims:
+   who doesn't know of the crash yet may still read what it has in memory.
+8. No index on what a claim changes, and room in each page: then updates stay in it (HOT) and leave no garbage.
 """
 
 from __future__ import annotations
@@ -21,9 +25,8 @@ from __future__ import annotations
 from dataclasses import fields
 
 from lazymig._sql_operations import Dialect
-from lazymig._sql_post import PostDialect
 
-TABLES = ("actor", "call", "fleet", "heartbeat", "layout", "lineage", "node", "offer", "state")
+TABLES = ("actor", "call", "fleet", "heartbeat", "layout", "lineage", "node", "offer", "recovery", "state")
 """What a schema holds that is laid out."""
 
 PARTITIONED = ("actor", "state")
@@ -52,13 +55,14 @@ LAYOUTS = (
     );
     CREATE UNIQUE INDEX lineage_by_set ON lazymig.lineage (type, md5(applied));
     CREATE TABLE lazymig.node (
-        incarnation text COLLATE "C" PRIMARY KEY, label text NOT NULL, build text,
+        incarnation text COLLATE "C" PRIMARY KEY, label text NOT NULL, build text, lease float8 NOT NULL,
         offers text NOT NULL, draining boolean NOT NULL DEFAULT false
     );
-    CREATE TABLE lazymig.heartbeat (
+    CREATE UNLOGGED TABLE lazymig.heartbeat (
         incarnation text COLLATE "C" PRIMARY KEY, at float8 NOT NULL, lease float8 NOT NULL,
         active int8 NOT NULL DEFAULT 0
     ) {_ROOM};
+    CREATE UNLOGGED TABLE lazymig.recovery (one boolean PRIMARY KEY DEFAULT true, until float8 NOT NULL);
     CREATE TABLE lazymig.offer (
         incarnation text COLLATE "C" NOT NULL, type text COLLATE "C" NOT NULL, action text COLLATE "C" NOT NULL,
         below int8 NOT NULL,
@@ -109,12 +113,6 @@ def dialect(schema: str) -> Dialect:
     return Dialect(**{field.name: in_schema(getattr(DIALECT, field.name), schema) for field in fields(Dialect)})
 
 
-def post_dialect(schema: str) -> PostDialect:
-    """Return the statements for the travelling calls of a schema."""
-    found = {field.name: in_schema(getattr(POST_DIALECT, field.name), schema) for field in fields(PostDialect)}
-    return PostDialect(**found)
-
-
 SERVER = """
     SELECT current_setting('server_version_num')::int4, current_setting('server_encoding'),
         current_setting('transaction_isolation'),
@@ -141,11 +139,7 @@ LOCK_LAYOUT = "SELECT pg_advisory_xact_lock(1819962727, hashtext(%(schema)s))"
 HAS_SCHEMA = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)"
 ADD_SCHEMA = 'CREATE SCHEMA "{schema}"'
 
-NOTIFIED_NODES = 50
-"""In larger fleets notifications cost more than they quicken: with 500 listeners a server was measured to lose up to
-98 % of its commits."""
-
-_NOW = "COALESCE(%(now)s::float8, extract(epoch FROM statement_timestamp()))"
+NOW = "COALESCE(%(now)s::float8, extract(epoch FROM statement_timestamp()))"
 
 SYNC_LATER = "SELECT set_config('synchronous_commit', 'off', true)"
 """For this transaction alone: its commit doesn't wait for the disk."""
@@ -153,40 +147,26 @@ SYNC_LATER = "SELECT set_config('synchronous_commit', 'off', true)"
 _OWNERS_HEARTBEAT = "SELECT 1 FROM lazymig.heartbeat WHERE incarnation = actor.owner"
 
 
-_ALIVE = f"SELECT incarnation FROM lazymig.heartbeat WHERE {_NOW} < at + lease"  # noqa: S608  (likewise)
+IS_REGISTERED = """
+    EXISTS (SELECT 1 FROM lazymig.node JOIN lazymig.heartbeat USING (incarnation) WHERE incarnation = %(node)s)
+"""
 
-_TAKEABLE = f"""
-    SELECT number FROM lazymig.call
-    WHERE status = 0 AND action <> '' AND since <= {_NOW} AND {_NOW} < until
-    AND EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s) AND (
-        target = %(node)s
-        OR (target IS NULL OR target NOT IN ({_ALIVE}))
-        AND EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s AND NOT draining)
-        AND EXISTS (
-            SELECT 1 FROM lazymig.offer WHERE incarnation = %(node)s
-            AND offer.type = call.type AND offer.action = call.action AND call.needs < below
-        )
-    )
-    ORDER BY number
+_UNHEARD = f"""
+    SELECT incarnation FROM lazymig.recovery, lazymig.node WHERE {NOW} < until
+    AND NOT EXISTS (SELECT 1 FROM lazymig.heartbeat WHERE heartbeat.incarnation = node.incarnation)
 """  # noqa: S608  (likewise)
+"""Who was registered before a crash of the server, and may not know of it yet."""
 
-_STATE = f"status, result, taker, COALESCE(taker, '') IN ({_ALIVE}), needs, target"
-
-_CALL = "number, id, type, actor, action, arguments, sender, chain, traceparent, needs, target"
+ALIVE = f"SELECT incarnation FROM lazymig.heartbeat WHERE {NOW} < at + lease"  # noqa: S608  (likewise)
 
 LOCK_SOON = "SELECT set_config('lock_timeout', '200ms', true)"
 LOCK_NODES = "LOCK TABLE lazymig.node IN ACCESS EXCLUSIVE MODE"
 """Waits for every claim and commit under way, which have read the table; those that wait behind it read it anew."""
 
-_FEW_NODES = f"(SELECT count(*) FROM lazymig.node) <= {NOTIFIED_NODES}"  # noqa: S608  (likewise)
-
-LISTEN = "LISTEN lazymig_call"
-"""One channel a database: what is told names a node or a sender, which are unique."""
-
 DIALECT = Dialect(
     add_node="""
-        INSERT INTO lazymig.node (incarnation, label, build, offers)
-        VALUES (%(node)s, %(label)s, %(build)s, %(offers)s)
+        INSERT INTO lazymig.node (incarnation, label, build, lease, offers)
+        VALUES (%(node)s, %(label)s, %(build)s, %(lease)s, %(offers)s)
     """,
     add_offer="""
         INSERT INTO lazymig.offer (incarnation, type, action, below)
@@ -197,8 +177,9 @@ DIALECT = Dialect(
     remove_offers="DELETE FROM lazymig.offer WHERE incarnation = %(node)s",
     drain="UPDATE lazymig.node SET draining = true WHERE incarnation = %(node)s RETURNING incarnation",
     statuses=f"""
-        SELECT incarnation, label, build, greatest({_NOW} - at, 0), lease, draining, active, offers
-        FROM lazymig.node JOIN lazymig.heartbeat USING (incarnation)
+        SELECT incarnation, label, build, greatest(COALESCE({NOW} - at, node.lease), 0), node.lease, draining,
+            COALESCE(active, 0), offers
+        FROM lazymig.node LEFT JOIN lazymig.heartbeat USING (incarnation)
     """,  # noqa: S608  (constants are put in, no value)
     add_heartbeat="""
         INSERT INTO lazymig.heartbeat (incarnation, at, lease)
@@ -214,21 +195,22 @@ DIALECT = Dialect(
     claim=f"""
         INSERT INTO lazymig.actor (type, id, revision, owner, number)
         SELECT %(type)s::text, %(id)s::text, 0, %(node)s::text, %(number)s::int8
-        WHERE EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s)
+        WHERE {IS_REGISTERED} AND NOT EXISTS ({_UNHEARD})
         ON CONFLICT (type, id) DO UPDATE SET owner = excluded.owner, number = excluded.number
         WHERE actor.owner IS NULL OR actor.owner IN (%(node)s, %(dead)s::text)
         OR NOT EXISTS ({_OWNERS_HEARTBEAT})
-        OR NOT EXISTS ({_OWNERS_HEARTBEAT} AND {_NOW} < at + lease) AND (
+        OR NOT EXISTS ({_OWNERS_HEARTBEAT} AND {NOW} < at + lease) AND (
             %(now)s::float8 IS NOT NULL
-            OR EXISTS (SELECT 1 FROM lazymig.heartbeat WHERE incarnation = %(node)s AND {_NOW} < at + lease)
+            OR EXISTS (SELECT 1 FROM lazymig.heartbeat WHERE incarnation = %(node)s AND {NOW} < at + lease)
         )
         RETURNING revision, lineage, written_by, migrated_at,
             (extract(epoch FROM statement_timestamp()) * 1000000)::int8
     """,  # noqa: S608  (constants are put in, no value)
-    holder="""
-        SELECT owner FROM lazymig.actor WHERE type = %(type)s AND id = %(id)s
-        AND EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s)
-    """,
+    holder=f"""
+        SELECT COALESCE(
+            (SELECT owner FROM lazymig.actor WHERE type = %(type)s AND id = %(id)s), ({_UNHEARD} LIMIT 1)
+        ) WHERE {IS_REGISTERED}
+    """,  # noqa: S608  (likewise)
     claimed_states="""
         SELECT name, value FROM lazymig.state WHERE type = %(type)s AND id = %(id)s AND EXISTS (
             SELECT 1 FROM lazymig.actor
@@ -313,73 +295,8 @@ DIALECT = Dialect(
         INSERT INTO lazymig.lineage (type, applied) VALUES (%(type)s, %(applied)s) ON CONFLICT DO NOTHING
     """,
     lineage="SELECT type, applied FROM lazymig.lineage WHERE id = %(lineage)s",
-)
-
-POST_DIALECT = PostDialect(
-    send=f"""
-        INSERT INTO lazymig.call
-            (id, type, actor, action, arguments, sender, chain, traceparent, needs, target, since, until, status)
-        SELECT %(call)s, %(type)s::text, %(id)s::text, %(action)s::text, %(arguments)s::bytea, %(sender)s, %(chain)s,
-            %(traceparent)s, %(needs)s, COALESCE(%(target)s::text, (
-                SELECT owner FROM lazymig.actor WHERE type = %(type)s AND id = %(id)s AND owner IN ({_ALIVE})
-            )),
-            {_NOW}, {_NOW} + %(wait)s, 0
-        WHERE %(action)s = '' OR NOT EXISTS (
-            SELECT 1 FROM lazymig.call
-            WHERE status = 0 AND type = %(type)s AND actor = %(id)s AND action <> '' AND {_NOW} < until
-            LIMIT 1 OFFSET %(others)s
-        )
-        ON CONFLICT (id) DO NOTHING
-        RETURNING id
-    """,  # noqa: S608  (constants are put in, no value)
-    takeable=f"{_TAKEABLE} LIMIT 1",
-    wanted=f"""
-        SELECT call.type, call.actor
-        FROM lazymig.call JOIN lazymig.actor ON actor.type = call.type AND actor.id = call.actor
-        WHERE status = 0 AND action = '' AND since <= {_NOW} AND {_NOW} < until AND owner = %(node)s
-    """,  # noqa: S608
-    answers=f"""
-        SELECT id, {_STATE} FROM lazymig.call
-        WHERE sender = %(sender)s AND (status IN (1, 2, 3) OR status = 0 AND until <= {_NOW})
-    """,  # noqa: S608
-    fleet="SELECT changes FROM lazymig.fleet",
-    take=f"""
-        UPDATE lazymig.call SET status = 1, taker = %(node)s
-        WHERE number IN ({_TAKEABLE} LIMIT %(limit)s FOR UPDATE OF call SKIP LOCKED)
-        RETURNING {_CALL}
-    """,  # noqa: S608
-    taken=f"SELECT {_CALL} FROM lazymig.call WHERE status = 1 AND taker = %(node)s",  # noqa: S608
-    answer=f"""
-        UPDATE lazymig.call SET status = 2, result = %(result)s, until = {_NOW} + %(keep)s
-        WHERE id = %(call)s AND status = 1 AND taker = %(node)s RETURNING id
-    """,  # noqa: S608
-    forward="""
-        UPDATE lazymig.call SET status = 0, taker = NULL, target = %(target)s, needs = greatest(needs, %(needs)s)
-        WHERE id = %(call)s AND status = 1 AND taker = %(node)s RETURNING id
-    """,
-    cancel=f"""
-        INSERT INTO lazymig.call (id, type, actor, action, arguments, sender, chain, needs, since, until, status)
-        VALUES (%(call)s, '', '', '', '', %(sender)s, '[]', 0, {_NOW}, {_NOW} + %(keep)s, 4)
-        ON CONFLICT (id) DO UPDATE SET status = 4, until = excluded.until WHERE call.status = 0
-    """,  # noqa: S608
-    lose=f"""
-        UPDATE lazymig.call SET status = 3, until = {_NOW} + %(keep)s
-        WHERE id = %(call)s AND status = 1 AND taker NOT IN ({_ALIVE})
-    """,  # noqa: S608
-    state=f"SELECT {_STATE} FROM lazymig.call WHERE id = %(call)s",  # noqa: S608
-    remove="DELETE FROM lazymig.call WHERE id = %(call)s",
-    tidy_calls=f"""
-        DELETE FROM lazymig.call
-        WHERE until + CASE status WHEN 1 THEN %(keep)s::float8 ELSE 0 END <= {_NOW}
-        AND NOT (status = 1 AND taker IN ({_ALIVE}))
-    """,  # noqa: S608
-    silent_nodes=f"SELECT incarnation FROM lazymig.heartbeat WHERE at + %(leases)s * lease <= {_NOW}",  # noqa: S608
-    ring_taker=f"""
-        SELECT pg_notify('lazymig_call', COALESCE(target, '')) FROM lazymig.call
-        WHERE id = %(call)s AND status = 0 AND {_FEW_NODES}
-    """,  # noqa: S608
-    ring_sender=f"""
-        SELECT pg_notify('lazymig_call', sender) FROM lazymig.call
-        WHERE id = %(call)s AND status = 2 AND {_FEW_NODES}
-    """,  # noqa: S608
+    note_recovery=f"""
+        INSERT INTO lazymig.recovery (until) SELECT {NOW} + COALESCE(max(lease), 0) FROM lazymig.node
+        ON CONFLICT DO NOTHING
+    """,  # noqa: S608  (likewise)
 )

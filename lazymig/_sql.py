@@ -65,7 +65,7 @@ class SqlStore:
         try:
             nodes = await self._connection.run(self._nodes, writes=False)
             gone = [other for other in nodes if other == replaces or self._connection.is_dead(other)]
-            await self._connection.run(partial(self._register, node, gone))
+            await self._connection.run(partial(self._register, node, gone), durable=self._connection.is_outlived)
         except BaseException:
             self._connection.leave(node.node_id)
             raise
@@ -76,7 +76,7 @@ class SqlStore:
 
     async def unregister(self, node_id: str) -> None:
         """See `Store.unregister`."""
-        await self._connection.run(partial(self._remove_node, node_id))
+        await self._connection.run(partial(self._remove_node, node_id), durable=self._connection.is_outlived)
         self._connection.leave(node_id)
 
     async def nodes(self) -> Sequence[NodeStatus]:
@@ -91,7 +91,7 @@ class SqlStore:
 
     async def drain(self, node_id: str) -> bool:
         """See `Store.drain`."""
-        return await self._connection.run(partial(self._drain, node_id))
+        return await self._connection.run(partial(self._drain, node_id), durable=self._connection.is_outlived)
 
     def open_pulse(self) -> Pulse:
         """See `Store.open_pulse`."""
@@ -159,9 +159,12 @@ class SqlStore:
     def _register(self, node: NodeRecord, gone: Sequence[str]) -> Operation[None]:
         lease = {"node": node.node_id, "at": self._connection.now(), "lease": node.lease_seconds}
         offers = orjson.dumps([_rows.write_offer(offer) for offer in node.offers]).decode()
+        described = {"label": node.label, "build": node.build, "offers": offers}
+        noted = [(self._sql.note_recovery, {"now": self._connection.now()})] if self._sql.note_recovery else []
         yield last(
             *(statement for other in gone for statement in self._removal(other)),
-            (self._sql.add_node, {"node": node.node_id, "label": node.label, "build": node.build, "offers": offers}),
+            *noted,
+            (self._sql.add_node, lease | described),
             (self._sql.add_heartbeat, lease),
             *(
                 (self._sql.add_offer, {"node": node.node_id, "type": offer.type, "action": name, "below": offer.below})
@@ -189,11 +192,11 @@ class SqlStore:
 
     def _claim(self, key: ActorKey, fence: Fence, dead: str | None, lineage: Lineage) -> Operation[Claim | Held | None]:
         actor = {"type": key.type, "id": key.id}
-        who = {"node": fence.node, "number": fence.number}
+        who = {"node": fence.node, "number": fence.number, "now": self._connection.now()}
         rows, states, holder = yield last(
-            (self._sql.claim, actor | who | {"dead": dead, "now": self._connection.now()}),
+            (self._sql.claim, actor | who | {"dead": dead}),
             (self._sql.claimed_states, actor | who),
-            (self._sql.holder, actor | {"node": fence.node}),
+            (self._sql.holder, actor | who),
         )
         if rows:
             revision, applied, writer, migrated_at, *clock = rows[0]

@@ -56,7 +56,11 @@ _STATE = 6
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The statements of one engine; parameters are named and bound."""
+    """The statements of one engine; parameters are named and bound.
+
+    Attributes:
+        note_recovery: Notes a crash of the engine at the first registration after it; "" where all end with it.
+    """
 
     add_node: str
     add_offer: str
@@ -85,12 +89,16 @@ class Dialect:
     find_lineage: str
     add_lineage: str
     lineage: str
+    note_recovery: str = ""
 
 
 class Connection(Protocol):
     """Drives operations for one process."""
 
     name: str
+
+    is_outlived: bool
+    """Whether the engine may crash while those who use it live on: then what they were told must survive it."""
 
     async def run(self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False) -> T:
         """Drive one operation in one transaction and one trip.

@@ -64,6 +64,7 @@ class SqlPost:
     def __init__(self, dialect: PostDialect, connection: Connection) -> None:
         self._sql = dialect
         self._connection = connection
+        self._lasting = connection.is_outlived  # a step that the engine forgets would be done again by somebody else
         self.poll_seconds = connection.poll_seconds
         self.watch = connection.watch
 
@@ -77,7 +78,7 @@ class SqlPost:
 
     async def take(self, node_id: str, limit: int) -> Sequence[Call]:
         """See `Post.take`."""
-        return await self._connection.run(partial(self._take, node_id, limit))
+        return await self._connection.run(partial(self._take, node_id, limit), durable=self._lasting)
 
     async def taken(self, node_id: str) -> Sequence[Call]:
         """See `Post.taken`."""
@@ -86,17 +87,19 @@ class SqlPost:
     async def answer(self, call_id: str, node_id: str, result: bytes) -> bool:
         """See `Post.answer`."""
         of = {"call": call_id, "node": node_id, "result": result, "keep": KEEP_SECONDS}
-        return await self._connection.run(partial(self._change, self._sql.answer, self._sql.ring_sender, of))
+        change = partial(self._change, self._sql.answer, self._sql.ring_sender, of)
+        return await self._connection.run(change, durable=self._lasting)
 
     async def forward(self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None) -> bool:
         """See `Post.forward`."""
         of = {"call": call_id, "node": node_id, "needs": needs, "target": target}
-        return await self._connection.run(partial(self._change, self._sql.forward, self._sql.ring_taker, of))
+        change = partial(self._change, self._sql.forward, self._sql.ring_taker, of)
+        return await self._connection.run(change, durable=self._lasting)
 
     async def cancel(self, call_id: str, sender: str) -> CallState:
         """See `Post.cancel`."""
         of = {"call": call_id, "sender": sender, "keep": KEEP_SECONDS}
-        return await self._connection.run(partial(self._end, self._sql.cancel, of))
+        return await self._connection.run(partial(self._end, self._sql.cancel, of), durable=self._lasting)
 
     async def lose(self, call_id: str) -> CallState:
         """See `Post.lose`."""

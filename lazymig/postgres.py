@@ -25,6 +25,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from lazymig import _postgres_sql as sql
 from lazymig._postgres_driver import CONNECT_SECONDS, CONNECTING, Driver, hang_up, is_quiet, translate
+from lazymig._postgres_post_sql import LISTEN, post_dialect
 from lazymig._sql import SqlStore
 from lazymig._sql_operations import trip
 from lazymig._sql_post import SqlPost
@@ -121,10 +122,8 @@ class PostgresPulse:
             watch.daemon = True
             watch.start()
             try:
-                with connection.pipeline():
-                    connection.execute(sql.SYNC_LATER)
-                    now = None if self._clock is None else self._clock()
-                    cursor = connection.execute(self._beat, {"at": now, "node": node_id, "active": active})
+                now = None if self._clock is None else self._clock()
+                cursor = connection.execute(self._beat, {"at": now, "node": node_id, "active": active})
             except BaseException:
                 self.close()
                 raise
@@ -149,6 +148,7 @@ class PostgresConnection:
     """
 
     poll_seconds = 0.05
+    is_outlived = True
 
     def __init__(self, driver: Driver, place: Place, clock: Callable[[], float] | None) -> None:
         self.name = place.name
@@ -232,7 +232,7 @@ async def open_postgres(
     await driver.open()
     try:
         opened = PostgresConnection(driver, place, clock)
-        yield SqlStore(sql.dialect(place.schema), opened, SqlPost(sql.post_dialect(place.schema), opened))
+        yield SqlStore(sql.dialect(place.schema), opened, SqlPost(post_dialect(place.schema), opened))
     finally:
         await driver.close()
 
@@ -243,7 +243,7 @@ async def _listen(place: Place, wake: Callable[[str], None]) -> None:
         with suppress(psycopg.Error):
             connection = await psycopg.AsyncConnection.connect(place.conninfo, autocommit=True, prepare_threshold=None)
             async with connection:
-                await connection.execute(sql.LISTEN)
+                await connection.execute(LISTEN)
                 wake("")
                 async for notification in connection.notifies():
                     wake(notification.payload)

@@ -243,6 +243,7 @@ class SQLiteConnection:
     """
 
     poll_seconds = 0.005
+    is_outlived = False
 
     def __init__(self, driver: Driver, path: Path, name: str, *, is_full: bool, clock: Callable[[], float]) -> None:
         self.name = name

@@ -1,9 +1,10 @@
-"""Histories of real processes on one SQLite file, recorded under a nemesis and checked.
+"""Histories of real processes on one SQLite file or one PostgreSQL server, recorded under a nemesis and checked.
 
 **The claim.** The operations on one actor are linearizable: each takes effect at one moment between its invocation and
 its completion, whichever process it was asked of, through whatever kills, stops and take-overs. Nothing is promised
-across actors. The file is opened with ``synchronous=normal``, which keeps this through the death of processes: what
-they wrote outlives them in the system's buffers. (Power failures are another test's.)
+across actors. The file is opened with ``synchronous=normal``, and the server runs without fsync, which keeps this
+through the death of processes: what they wrote outlives them in the system's buffers. (Power failures are another
+test's.) What a killed process held is free again within its lease time.
 
 **What an outcome means.**
 
@@ -17,9 +18,13 @@ they wrote outlives them in the system's buffers. (Power failures are another te
   SQLite's log but not yet in its index becomes visible when somebody recovers the index.
 
 Any other error fails the test. The nemesis kills processes and starts others in their place, of either release; stops
-them for longer than the lease and lets them go on with what they remember; holds the file's write lock. Keys follow
-each other, so that actors are migrated all the time. At the end the file is read beside the library, and what it holds
-counts as the last read of each actor.
+them for longer than the lease and lets them go on with what they remember; holds the file's write lock, or restarts the
+server. Keys follow each other, so that actors are migrated all the time. At the end two processes are killed, what they
+held is claimed, and the store is read beside the library and checked by the engine's own means: what it holds counts as
+the last read of each actor.
+
+A seed repeats what the nemesis and the clients choose, not when the machine runs which process: a failure keeps its
+logs, and ``check(read_logs(folder))`` judges them again.
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
-from lazymig import open_store
+from lazymig import Node, open_store
 from lazymig.testing.simulation import lin
 from tests import beside, postgres
 from tests.history_clients import DEFAULTS, INITIAL, LEASE_SECONDS, LEGACY, RELEASES, key_of, serve, value_of
@@ -48,6 +53,8 @@ Key = tuple[str, str]
 History = dict[Key, list[lin.Operation]]
 
 PROCESSES = 4
+KILLED_LAST = 2
+"""How many of them are killed in the end, at work."""
 PACE = 16.0
 """How many keys come into use each second."""
 WIDTH = 64
@@ -140,12 +147,14 @@ class Figures:
         functions: How many of those that ended well did what.
         errors: Names of the errors of the others.
         hand_overs: How often the next operation on an actor was another process's.
+        meetings: How many actors processes of both releases worked on.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
     functions: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     hand_overs: int = 0
+    meetings: int = 0
 
     @classmethod
     def of(cls, history: History) -> Figures:
@@ -157,6 +166,7 @@ class Figures:
             done = sorted((operation for operation in operations if operation.ret), key=lambda done: done.ret or 0)
             places = [str(operation.process).split("/")[0] for operation in done]
             figures.hand_overs += sum(one != other for one, other in pairwise(places))
+            figures.meetings += {place.rpartition("-")[2] for place in places} >= set(RELEASES)
         return figures
 
 
@@ -190,7 +200,7 @@ class Ground(Protocol):
         ...
 
     def read(self) -> dict[Key, beside.Row]:
-        """Read it beside the library."""
+        """Read it beside the library, and check it by the engine's own means."""
         ...
 
 
@@ -232,6 +242,8 @@ class ServerGround:
 
     def read(self) -> dict[Key, beside.Row]:
         """See `Ground.read`."""
+        if self._server.has_amcheck:
+            self._server.check_pages(postgres.schema_of(self.url))
         with postgres.connect(postgres.libpq_url(self.url)) as connection:
             return beside.rows_of_schema(connection, postgres.schema_of(self.url))
 
@@ -248,12 +260,14 @@ class Recording:
     Attributes:
         kills: How many processes were killed at work.
         stops: How many were stopped for longer than their lease, and went on.
+        freed: How many actors were held by processes killed in the end.
         seconds: How long it took.
     """
 
     def __init__(self, ground: Ground, folder: Path, seed: int, goal: Goal) -> None:
         self.kills = 0
         self.stops = 0
+        self.freed = 0
         self.seconds = 0.0
         self._folder = folder
         self._ground = ground
@@ -279,7 +293,11 @@ class Recording:
                 for nemesis in (self._kill, self._stop, self._stop, self._hold_up):
                     group.create_task(nemesis())
                 group.create_task(self._watch())
-            await asyncio.gather(*(self._end(worker) for worker in self._workers))
+            await asyncio.gather(*(self._end(worker) for worker in self._workers[KILLED_LAST:]))
+            for worker in self._workers[:KILLED_LAST]:
+                assert worker is not None
+                worker.kill()
+            await self._claim_what_was_held()
         self.seconds = time.monotonic() - self._began
         stored = self._ground.read()
         check_shapes(stored)
@@ -296,6 +314,18 @@ class Recording:
         async with open_store(self._ground.url) as store:
             for kind, values in rows.items():
                 await store.insert(kind, "state", values)
+
+    async def _claim_what_was_held(self) -> None:
+        """Get each actor that the dead held; they count as alive for a lease time, and the machine has another one."""
+
+        async def claim(key: Key) -> None:
+            async with node.activate(*key, wait_seconds=2 * LEASE_SECONDS) as activation:
+                await activation.state().load()
+
+        held = [key for key, row in self._ground.read().items() if row.owner is not None]
+        async with open_store(self._ground.url) as store, Node(store, [RELEASES["new"]]) as node:
+            await asyncio.gather(*map(claim, held))
+        self.freed = len(held)
 
     async def _start(self, slot: int) -> None:
         """Start a process; the first four are of both releases, later ones of either."""

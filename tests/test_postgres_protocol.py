@@ -132,7 +132,7 @@ async def test_only_what_must_survive_waits_for_the_disk(store: Store) -> None:
 
 
 async def test_an_operation_that_raises_between_two_trips_stores_nothing(url: str, store: Store) -> None:
-    insert = in_(url, "INSERT INTO lazymig.node VALUES ('torn', '', '', '[]')")
+    insert = in_(url, "INSERT INTO lazymig.node VALUES ('torn', '', '', 1, '[]')")
 
     def breaking() -> Operation[None]:
         yield trip((insert, {}))
