@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lazymig import Node, _courier, errors, traceparent
+from lazymig._fleet_records import Call, CallStatus
 from lazymig.testing import FaultyStore
 from tests.boxes import (
     KEY,
@@ -215,6 +216,29 @@ async def test_a_call_whose_taker_dies_is_lost_and_runs_nowhere_else(store: Stor
         assert await node.call("Box", "a", "add") == 3
     assert (here.log + there.log + third.log).count("hold") == 1
     assert "held" not in there.log
+
+
+async def test_a_call_that_its_node_passes_on_and_takes_again_at_once_is_served(store: Store) -> None:
+    async def free_meanwhile() -> None:
+        if counted.calls[-1:] == ["forward"] and not freed:
+            freed.append("silent")
+            await store.unregister("silent")
+            await until(lambda: counted.calls.count("take") == 2)
+
+    async def status() -> CallStatus | None:
+        state = (await store.post.peek("nobody", "sender")).answers.get("again")
+        return state.status if state else None
+
+    await hold_silently(store)
+    freed: list[str] = []
+    place, counted = Place(), FaultyStore(store, free_meanwhile)
+    async with place.run(counted) as node:
+        call = Call("again", KEY, "add", b"[[],{}]", "sender", 60.0, target=node.node_id)
+        assert await store.post.send(call, max_waiting=9)
+        async with asyncio.timeout(30):
+            while await status() != CallStatus.DONE:  # noqa: ASYNC110  (in the store)
+                await asyncio.sleep(0)
+    assert place.log.count("add") == 1
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
