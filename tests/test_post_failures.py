@@ -42,7 +42,7 @@ async def test_a_node_whose_store_fails_over_a_call_answers_it_all_the_same(stor
     async with Node(store) as client, place.run(faulty):
         faulty.arm(Fault(at, when, "error"))
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(10):
                 assert await client.call("Box", "a", "echo", 7) == 7
         except errors.StoreUnavailableError:
             assert faulty.calls[1] == "claim"

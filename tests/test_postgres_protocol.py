@@ -230,6 +230,24 @@ async def test_a_commit_that_waited_while_its_fence_became_void_stores_nothing(
     assert (found.revision, dict(found.states)) == (1, {"main": b"1", "other": b"1"})
 
 
+async def test_a_node_is_forgotten_only_after_its_commits_under_way(url: str, store: Store, beside: Any) -> None:
+    waits = in_(url, "SELECT 1 FROM pg_locks WHERE relation = 'lazymig.node'::regclass AND NOT granted")
+    await store.claim(KEY, Fence("n1", 1))
+    with beside.transaction():
+        beside.execute(in_(url, "SELECT FROM lazymig.actor FOR UPDATE"))
+        committing = asyncio.create_task(store.commit(Commit(KEY, Fence("n1", 1), 0, STAMP, {"main": b"1"})))
+        await until_waiting(beside)
+        forgetting = asyncio.create_task(store.forget("n1"))
+        while not forgetting.done() and beside.execute(waits).fetchone() is None:  # noqa: ASYNC110  (in the server)
+            await asyncio.sleep(0.005)
+        assert not forgetting.done(), "a commit under way could still take effect"
+
+    assert await committing == 1
+    assert await forgetting
+    with pytest.raises(LeaseLostError):
+        await store.commit(Commit(KEY, Fence("n1", 1), 1, STAMP, {"main": b"2"}))
+
+
 async def test_a_stale_commit_that_writes_a_row_on_the_way_stores_no_state(url: str, store: Store) -> None:
     """A new applied set is a row that the transaction writes before it finds out."""
     await store.claim(KEY, Fence("n1", 1))

@@ -43,7 +43,7 @@ def keep(kind: str, tmp_path: Path) -> Iterator[Keep]:
             yield schema
 
 
-SEEDS = [(kind, seed) for kind in ("memory", "sqlite", "postgres") for seed in range(4 if kind == "memory" else 1)]
+SEEDS = [("memory", 0), ("memory", 1), ("memory", 2), ("memory", 3), ("sqlite", 6), ("postgres", 6)]
 """Together five thousand schedules, half of them of calls."""
 
 STRESS_SEEDS = [("memory", seed) for seed in range(1_000, 1_080)] + [

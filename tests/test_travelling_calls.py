@@ -218,6 +218,25 @@ async def test_a_call_whose_taker_dies_is_lost_and_runs_nowhere_else(store: Stor
     assert "held" not in there.log
 
 
+async def test_a_call_that_waits_for_its_turn_when_its_node_registers_anew_never_begins(store: Store) -> None:
+    there = Place()
+    async with there.run(store) as other, Node(store) as node:
+        holding = asyncio.create_task(other.call("Box", "a", "hold"))
+        await there.inside.wait()
+        call = asyncio.create_task(node.call("Box", "a", "add"))
+        await until(lambda: len(other._courier._serving) == 1)
+        await settle()
+        other._membership.expire()
+        assert await other.call("Box", "b", "echo", 1) == 1
+        with pytest.raises(errors.CallLostError):
+            await call
+        there.gate.set()
+        with pytest.raises(errors.LeaseLostError):
+            await holding
+        await until(lambda: not other._courier._serving)
+    assert there.log.count("add") == 0
+
+
 async def test_a_call_that_its_node_passes_on_and_takes_again_at_once_is_served(store: Store) -> None:
     async def free_meanwhile() -> None:
         if counted.calls[-1:] == ["forward"] and not freed:
