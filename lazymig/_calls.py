@@ -315,17 +315,8 @@ class Calls:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            return Answer(_encode_error(error))
+            return Answer(_outcome.encode_error(error))
         return Answer(_outcome.encode_result(result))
-
-
-def _encode_error(error: BaseException) -> bytes:
-    """Return what an action raised, or that it can't be told: somebody waits for it."""
-    try:
-        return _outcome.encode_error(error)
-    except Exception as failure:  # its text can't be made, or a field of it is no text
-        name = type(error).__name__
-        return _outcome.encode_error(RuntimeError(f"{name}, which can't be told ({type(failure).__name__})"))
 
 
 def _actions(known: ActorType[Any]) -> Mapping[str, bool]:

@@ -100,14 +100,11 @@ class MemoryPost:
     async def send(self, call: Call, *, max_waiting: int) -> bool:
         """See `Post.send`."""
         self._check_open()
-        known = self._letters.get(call.call_id)
-        if known is not None:
-            return True
         waiting = sum(
             other.call.key == call.key and other.call.action != "" and self._is_waiting(other)
             for other in self._letters.values()
         )
-        if call.action and waiting >= max_waiting:
+        if call.call_id in self._letters or (call.action and waiting >= max_waiting):
             return False
         target = call.target or self._holder(call.key)
         until = self._clock() + call.wait_seconds

@@ -56,8 +56,12 @@ def encode_result(value: Any) -> bytes:
 
 
 def encode_error(error: BaseException) -> bytes:
-    """Return what an action raised."""
-    return orjson.dumps({"error": _write(error, _MAX_CAUSES)})
+    """Return what an action raised, or that it can't be told: somebody waits for it."""
+    try:
+        return orjson.dumps({"error": _write(error, _MAX_CAUSES)})
+    except Exception as failure:  # its text can't be made, or a field of it is no text
+        untold = RuntimeError(f"{type(error).__name__}, which can't be told ({type(failure).__name__})")
+        return orjson.dumps({"error": _write(untold, 0)})
 
 
 def read(outcome: bytes, node: str) -> Any:

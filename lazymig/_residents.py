@@ -72,6 +72,7 @@ class Residents:
         self._idle: OrderedDict[Mailbox, float] = OrderedDict()
         self._letting = anyio.CapacityLimiter(LET_GO_AT_ONCE)
         self._wanted: set[ActorKey] = set()
+        self._going: set[ActorKey] = set()
         self._wake = asyncio.Event()
         self.locks = Locks(
             store,
@@ -215,7 +216,7 @@ class Residents:
         self._wake.clear()
 
     def _surplus(self) -> list[Mailbox]:
-        surplus = max(0, len(self._mailboxes) - self._max_active)
+        surplus = max(0, len(self._mailboxes) - len(self._going) - self._max_active)
         return [mailbox for mailbox, _ in zip(self._idle, range(surplus), strict=False)]
 
     def _expired(self) -> list[Mailbox]:
@@ -231,6 +232,7 @@ class Residents:
         """Begin to let go of idle actors: a `deactivate()` that hangs holds up nothing but its own actor."""
         for mailbox in mailboxes:
             del self._idle[mailbox]
+            self._going.add(mailbox.key)
             group.start_soon(self._let_go_of, mailbox.key, reason)
 
     @property
@@ -272,16 +274,19 @@ class Residents:
                 group.start_soon(self.give_up, key, "drained")
 
     async def _let_go_of(self, key: ActorKey, reason: str) -> None:
-        async with self._letting:
-            mailbox = self._mailboxes.get(key)
-            if mailbox is None or not mailbox.is_free:
-                return  # in use again: it will be idle anew, and takes no place of the others meanwhile
-            mailbox = await self.take(key, shared=False)
-            try:
-                await self.close(mailbox, reason)
-                await self.locks.unlock(mailbox)
-            finally:
-                self.give(mailbox, shared=False)
+        try:
+            async with self._letting:
+                mailbox = self._mailboxes.get(key)
+                if mailbox is None or not mailbox.is_free:
+                    return  # in use again: it will be idle anew, and takes no place of the others meanwhile
+                mailbox = await self.take(key, shared=False)
+                try:
+                    await self.close(mailbox, reason)
+                    await self.locks.unlock(mailbox)
+                finally:
+                    self.give(mailbox, shared=False)
+        finally:
+            self._going.discard(key)
 
     async def leave(self, grace_seconds: float) -> None:
         """Let go of everything: running actions get a grace time, then their locks are void."""

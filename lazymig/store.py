@@ -73,7 +73,8 @@ class Post(Protocol):
         """Let a call wait for a node; without a target its target becomes the actor's living owner.
 
         Returns:
-            False if ``max_waiting`` calls on the actor wait already; nothing was stored then.
+            False if ``max_waiting`` calls on the actor wait already, or a call of this id is known; nothing was
+            stored then.
         """
         ...
 

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lazymig import Activation, Actor, Node, Suite, action, errors, hooks
+from lazymig.testing import FaultyStore
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lazymig._records import ActorKey, Fence
     from lazymig.store import Store
 from tests.test_node import Bench, settle, until
 
@@ -36,6 +40,19 @@ async def test_of_too_many_actors_the_longest_idle_go(store: Store, bench: Bench
         for number in (3, 4, 5):
             await node.actor(bench.counter, str(number)).read()
         assert bench.log.count("made") == made
+
+
+async def test_no_more_actors_go_than_are_too_many_however_long_that_takes(store: Store, bench: Bench) -> None:
+    class Slow(FaultyStore):
+        async def release(self, held: Sequence[tuple[ActorKey, Fence]]) -> None:
+            await until(lambda: bench.log.count("made") == 6)
+            await super().release(held)
+
+    async with Node(Slow(store), [bench.suite], max_active=3, idle_seconds=1_000) as node:
+        for number in range(6):
+            await node.actor(bench.counter, str(number)).add()
+        await until(lambda: len(node._residents._mailboxes) == 3 and not node._residents._going)
+        assert bench.log.count("deactivated") == 3
 
 
 async def test_a_stopping_node_lets_running_actions_finish_and_frees_everything(store: Store, bench: Bench) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +15,7 @@ from lazymig._sql_operations import last, trip
 from lazymig._version import pack, parse
 from lazymig.errors import LeaseLostError
 from lazymig.postgres import PostgresConnection
+from lazymig.testing.post_bench import join, send, take
 from tests import postgres
 from tests.wire import wire_to
 
@@ -64,13 +64,16 @@ def in_(url: str, statement: str) -> str:
     return in_schema(statement, postgres.schema_of(url))
 
 
-async def until_waiting(beside: psycopg.Connection[Any], count: int = 1) -> None:
-    """Return when so many statements wait for a lock that this connection holds."""
+def is_waited_for(beside: psycopg.Connection[Any], count: int = 1) -> bool:
+    """Tell whether so many statements wait for a lock that this connection holds."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-    for _ in repeat(None):
-        if beside.execute(query).fetchone() == (count,):
-            return
-        await asyncio.sleep(0.005)
+    return beside.execute(query).fetchone() == (count,)
+
+
+async def until_waiting(beside: psycopg.Connection[Any]) -> None:
+    """Return when a statement waits for a lock that this connection holds."""
+    while not is_waited_for(beside):  # noqa: ASYNC110  (in the server)
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
@@ -151,6 +154,19 @@ async def test_an_operation_that_raises_between_two_trips_stores_nothing(url: st
 
 def _one(statement: str) -> Operation[list[Rows]]:
     return (yield last((statement, {})))
+
+
+async def test_a_call_that_another_node_is_taking_is_taken_once(url: str, store: Store, beside: Any) -> None:
+    for node_id in ("a", "b"):
+        await join(store, node_id)
+    await send(store, "c")
+    with beside.transaction():
+        beside.execute(in_(url, "UPDATE lazymig.call SET status = 1, taker = 'a'"))
+        taking = asyncio.create_task(take(store, "b"))
+        while not taking.done() and not is_waited_for(beside):  # noqa: ASYNC110  (in the server)
+            await asyncio.sleep(0)
+
+    assert await taking == []
 
 
 async def test_a_claim_that_waited_reads_what_was_committed_meanwhile(url: str, store: Store, beside: Any) -> None:

@@ -215,11 +215,19 @@ class PostSuite(StoreBench):
     async def test_a_call_that_was_cancelled_before_it_came_never_comes(self, store: Store) -> None:
         await join(store, "new")
         assert (await store.post.cancel("c", "s")).status == CallStatus.CANCELLED
-        await store.post.send(call("c"), max_waiting=9)
+        assert not await store.post.send(call("c"), max_waiting=9)
 
         assert not await sees(store, "new")
         assert await take(store, "new") == []
         assert (await store.post.peek("n1", "s")).answers == {}
+
+    async def test_a_call_is_stored_once(self, store: Store) -> None:
+        await join(store, "new")
+        await send(store, "c")
+        assert not await store.post.send(call("c", action="else"), max_waiting=9)
+        assert [taken.action for taken in await store.post.take("new", 9)] == ["drive"]
+        assert not await store.post.send(call("c"), max_waiting=9)
+        assert await take(store, "new") == []
 
     async def test_a_taken_call_is_not_cancelled(self, store: Store) -> None:
         await join(store, "new")
