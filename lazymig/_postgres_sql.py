@@ -152,10 +152,12 @@ IS_REGISTERED = """
 """
 
 _UNHEARD = f"""
-    SELECT incarnation FROM lazymig.recovery, lazymig.node WHERE {NOW} < until
-    AND NOT EXISTS (SELECT 1 FROM lazymig.heartbeat WHERE heartbeat.incarnation = node.incarnation)
+    CASE WHEN EXISTS (SELECT 1 FROM lazymig.recovery WHERE {NOW} < until) THEN (
+        SELECT incarnation FROM lazymig.node
+        WHERE NOT EXISTS (SELECT 1 FROM lazymig.heartbeat WHERE heartbeat.incarnation = node.incarnation) LIMIT 1
+    ) END
 """  # noqa: S608  (likewise)
-"""Who was registered before a crash of the server, and may not know of it yet."""
+"""Who was registered before a crash of the server, and may not know of it yet; nodes are looked through only then."""
 
 ALIVE = f"SELECT incarnation FROM lazymig.heartbeat WHERE {NOW} < at + lease"  # noqa: S608  (likewise)
 
@@ -195,7 +197,7 @@ DIALECT = Dialect(
     claim=f"""
         INSERT INTO lazymig.actor (type, id, revision, owner, number)
         SELECT %(type)s::text, %(id)s::text, 0, %(node)s::text, %(number)s::int8
-        WHERE {IS_REGISTERED} AND NOT EXISTS ({_UNHEARD})
+        WHERE {IS_REGISTERED} AND {_UNHEARD} IS NULL
         ON CONFLICT (type, id) DO UPDATE SET owner = excluded.owner, number = excluded.number
         WHERE actor.owner IS NULL OR actor.owner IN (%(node)s, %(dead)s::text)
         OR NOT EXISTS ({_OWNERS_HEARTBEAT})
@@ -207,9 +209,8 @@ DIALECT = Dialect(
             (extract(epoch FROM statement_timestamp()) * 1000000)::int8
     """,  # noqa: S608  (constants are put in, no value)
     holder=f"""
-        SELECT COALESCE(
-            (SELECT owner FROM lazymig.actor WHERE type = %(type)s AND id = %(id)s), ({_UNHEARD} LIMIT 1)
-        ) WHERE {IS_REGISTERED}
+        SELECT COALESCE((SELECT owner FROM lazymig.actor WHERE type = %(type)s AND id = %(id)s), {_UNHEARD})
+        WHERE {IS_REGISTERED}
     """,  # noqa: S608  (likewise)
     claimed_states="""
         SELECT name, value FROM lazymig.state WHERE type = %(type)s AND id = %(id)s AND EXISTS (
