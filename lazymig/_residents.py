@@ -185,6 +185,7 @@ class Residents:
             if mailbox.is_free:
                 self._mailboxes.pop(mailbox.key, None)
         self._idle.clear()
+        self._going.clear()
         self.locks.forget()
 
     # --- letting go --------------------------------------------------------------------------------------------
