@@ -12,6 +12,8 @@ is shrunk to the few decisions that matter.
 from __future__ import annotations
 
 import asyncio
+import gc
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from detangle import History, choice, flip, inject_cancellation, lin, randint
 from lazymig.fleet import Beats, Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from detangle._loop import Lane
 
@@ -62,10 +64,11 @@ def explore(scenario: Callable[[], Coroutine[Any, Any, None]], *, schedules: int
     Raises:
         AssertionError: A schedule failed; its text has the seed, the shrunk interleaving, and the token for `replay`.
     """
-    return detangle.explore(
-        _repeatable(scenario), runs=schedules, strategy="random", seed=seed, config=_CONFIG, database=False,
-        name=getattr(scenario, "func", scenario).__name__,
-    )  # fmt: skip
+    with _collecting_between():
+        return detangle.explore(
+            _repeatable(scenario), runs=schedules, strategy="random", seed=seed, config=_CONFIG, database=False,
+            name=getattr(scenario, "func", scenario).__name__,
+        )  # fmt: skip
 
 
 def replay(scenario: Callable[[], Coroutine[Any, Any, None]], token: str) -> None:
@@ -74,13 +77,31 @@ def replay(scenario: Callable[[], Coroutine[Any, Any, None]], token: str) -> Non
     Raises:
         AssertionError: It fails again.
     """
-    detangle.replay(_repeatable(scenario), token, config=_CONFIG)
+    with _collecting_between():
+        detangle.replay(_repeatable(scenario), token, config=_CONFIG)
+
+
+@contextmanager
+def _collecting_between() -> Iterator[None]:
+    """Collect garbage after each schedule only: within one, what a killed process left could end anywhere.
+
+    What exists already is passed over, so that this costs little.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def _repeatable(scenario: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Coroutine[Any, Any, None]]:
     """Let no step depend on when garbage is collected."""
 
     async def run() -> None:
+        gc.collect()  # of the schedule before
         await scenario()
         detangle.current_loop()._asyncgens.clear()  # noqa: SLF001  (all have ended; those left would be closed again)
 
