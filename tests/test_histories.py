@@ -12,7 +12,8 @@ import pytest
 
 from lazymig.testing.simulation import lin
 from tests import postgres
-from tests.histories import FileGround, Goal, Ground, ServerGround, check, read_logs, record_and_check
+from tests.grounds import FileGround, Ground, ServerGround
+from tests.histories import Goal, check, read_logs, record_and_check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

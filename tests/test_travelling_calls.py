@@ -136,6 +136,18 @@ async def test_a_call_for_a_silent_owner_is_given_up_and_never_runs(store: Store
     assert place.log.count("add") == 1
 
 
+async def test_a_waiting_call_runs_as_soon_as_the_silent_owner_is_gone(store: Store) -> None:
+    await hold_silently(store)
+    place = Place()
+    async with place.run(store, hand_over_seconds=1_000) as node:
+        call = asyncio.create_task(node.call("Box", "a", "add"))
+        await is_waited_for(store, "silent")
+        await store.unregister("silent")
+        async with asyncio.timeout(30):
+            assert await call == 1
+    assert place.log.count("add") == 1
+
+
 async def test_a_state_that_nobody_can_read_is_refused_and_names_who_could(store: Store) -> None:
     await store_at(store, "2.0.0", "a")
     old = Place("1.0.0")
