@@ -227,6 +227,10 @@ class Courier:
                 except StoreError as error:
                     _log.warning("node %s can't see its mail: %s", self._membership.node_id, error)
                     pause = max(pause, RETRY_SECONDS)
+                except Exception as error:  # a fault of ours or of the store's: who waits for this node must not hang
+                    context = {"message": f"node {self._membership.node_id} can't read its mail", "exception": error}
+                    asyncio.get_running_loop().call_exception_handler(context)
+                    pause = max(pause, RETRY_SECONDS)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._wake.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,12 @@ from lazymig import _rows
 from lazymig._fleet_records import Call, CallState, CallStatus, Mail
 from lazymig._records import ActorKey
 from lazymig._sql_operations import last
+from lazymig.errors import InvalidKeyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lazymig._sql_operations import Connection, Operation, Statement
+    from lazymig._sql_operations import Connection, Operation, Rows, Statement
 
 KEEP_SECONDS = 600.0
 """How long a call is kept whose answer nobody fetches."""
@@ -152,11 +154,11 @@ class SqlPost:
 
     def _take(self, node_id: str, limit: int) -> Operation[list[Call]]:
         (rows,) = yield last((self._sql.take, {"node": node_id, "limit": limit} | self._now()))
-        return [_read(row) for row in sorted(rows)]
+        return _read(rows)
 
     def _taken(self, node_id: str) -> Operation[list[Call]]:
         (rows,) = yield last((self._sql.taken, {"node": node_id}))
-        return [_read(row) for row in sorted(rows)]
+        return _read(rows)
 
     def _change(self, statement: str, ring: str, of: dict[str, Any]) -> Operation[bool]:
         rows, *_ = yield last((statement, of | self._now()), *self._ring(ring, of["call"]))
@@ -181,9 +183,12 @@ def _state(row: Sequence[Any]) -> CallState:
     return CallState(CallStatus(status), result, taker, bool(is_alive), needs, target)
 
 
-def _read(row: Sequence[Any]) -> Call:
-    _, call_id, actor_type, actor_id, action, arguments, sender, chain, traceparent, needs, target = row
-    keys = tuple(ActorKey(*key) for key in orjson.loads(chain))
-    return Call(
-        call_id, ActorKey(actor_type, actor_id), action, arguments, sender, 0.0, needs, target, keys, traceparent
-    )
+def _read(rows: Rows) -> list[Call]:
+    """Return calls, oldest first. One that can't be read is passed over, so that the others of its batch are served."""
+    found = []
+    for row in sorted(rows):
+        _, call_id, actor_type, actor_id, action, arguments, sender, chain, traceparent, needs, target = row
+        with suppress(ValueError, TypeError, InvalidKeyError):
+            key, keys = ActorKey(actor_type, actor_id), tuple(ActorKey(*key) for key in orjson.loads(chain))
+            found.append(Call(call_id, key, action, arguments, sender, 0.0, needs, target, keys, traceparent))
+    return found

@@ -69,6 +69,20 @@ async def test_a_call_that_ends_while_the_store_is_asked_for_missed_ones_runs_on
     assert place.log.count("hold") == 1
 
 
+async def test_a_fault_while_looking_for_mail_is_told_and_does_not_make_a_node_deaf(store: Store) -> None:
+    async def fail(*_: object) -> None:
+        faulty.post.peek = store.post.peek
+        raise KeyError("a fault")
+
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    place, faulty = Place(), FaultyStore(store)
+    faulty.post.peek = fail  # type: ignore[assignment]  # it never returns
+    async with place.run(faulty), Node(store) as client:
+        assert await client.call("Box", "a", "add") == 1
+    assert [type(error) for error in told] == [KeyError]
+
+
 async def test_a_cancelled_callers_running_call_ends_and_leaves_nothing(store: Store) -> None:
     place = Place()
     async with place.run(store) as other, Node(store) as client:

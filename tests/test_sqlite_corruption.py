@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lazymig import Node
+from lazymig._fleet_records import Call
 from lazymig._records import ActorKey, Claim, Fence, NodeRecord
 from lazymig.errors import CorruptStateError, LazymigError, NotLoadedError
 from lazymig.sqlite import open_sqlite
+from tests.boxes import Place, offers, seem_to_run
 from tests.test_sqlite import calm
 
 if TYPE_CHECKING:
-    from lazymig import Node
     from lazymig._sql import SqlStore
 
 CORRUPTIONS = {
@@ -220,3 +222,23 @@ def inner(store: SqlStore) -> sqlite3.Connection:
     """Return sqlite3's own connection."""
     found: sqlite3.Connection = store._connection.driver._connection  # type: ignore[attr-defined]  # of one driver
     return found
+
+
+@pytest.mark.parametrize(
+    "damage", ["chain = 'x'", "chain = '1'", "chain = '[1]'", "chain = x'ff'", "type = ''", "actor = x'00'"]
+)
+async def test_a_call_that_can_not_be_read_keeps_no_other_from_being_served(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "store.db"
+    place = Place()
+    async with open_sqlite(path) as store, Node(store, lease_seconds=1_000) as client:
+        for call_id in ("a", "b"):
+            call = Call(call_id, ActorKey("Box", call_id), "add", b"[[],{}]", "sender", 60.0, target="box")
+            await store.post.send(call, max_waiting=9)
+        await seem_to_run(store, "box", *offers("1.0.0", "add"))
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(f"UPDATE call SET {damage} WHERE id = 'a'")
+        assert [call.call_id for call in await store.post.take("box", 9)] == ["b"]
+        assert [call.call_id for call in await store.post.taken("box")] == ["b"]
+        await store.unregister("box")
+        async with place.run(store):
+            assert await client.call("Box", "c", "add") == 1
