@@ -156,15 +156,11 @@ class Calls:
     async def _route(self, key: ActorKey, known: ActorType[Any], action: str) -> _Elsewhere | None:
         """Return where a call is to go that could be tried here; None to try."""
         registered = known.chain.release.highest
-        is_here = self._residents.is_here(key)
-        if is_here and self._view.has_newer(key.type, registered):
-            is_long_idle = self._residents.idle_for(key) >= self._move_on_seconds > 0
-            newest = self._view.newest(key.type, action) if is_long_idle else None
-            if newest is not None:
-                await self._residents.give_up(key, "moved on")
-                refusal = ActorLockedError(key, newest, self._hand_over_seconds)
-                return _Elsewhere(refusal, target=newest, is_guess=True)
-        if is_here:
+        newest = await self._move_on(key, known, action)
+        if newest is not None:
+            refusal = ActorLockedError(key, newest, self._hand_over_seconds)
+            return _Elsewhere(refusal, target=newest, is_guess=True)
+        if self._residents.is_here(key):
             return None
         if self.is_draining:
             return _Elsewhere(CallNotTakenError(key, action, self._hand_over_seconds))
@@ -173,6 +169,16 @@ class Calls:
             return None
         stored, supported = _version.unpack(needs), _version.unpack(registered)
         return _Elsewhere(NewerStateError(key, stored, supported), needs=needs, is_guess=True)
+
+    async def _move_on(self, key: ActorKey, known: ActorType[Any], action: str) -> str | None:
+        """Give an actor up that was long idle here, if a newer release is there; return the node that is to have it."""
+        if not (self._residents.is_here(key) and self._view.has_newer(key.type, known.chain.release.highest)):
+            return None
+        is_long_idle = self._residents.idle_for(key) >= self._move_on_seconds > 0
+        newest = self._view.newest(key.type, action) if is_long_idle else None
+        if newest is not None:
+            await self._residents.give_up(key, "moved on")
+        return newest
 
     async def _run_here(
         self, key: ActorKey, known: ActorType[Any], action: str, arguments: bytes, taken_as: str | None = None
@@ -304,6 +310,8 @@ class Calls:
         if known is None or call.action not in _actions(known):
             await self._residents.give_up(call.key, "elsewhere")
             return Answer(None)
+        if (newest := await self._move_on(call.key, known, call.action)) is not None:
+            return Answer(None, target=newest)
         try:
             with _travelled(call):
                 result = await self._run_here(call.key, known, call.action, call.arguments, node_id)

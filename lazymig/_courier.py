@@ -17,7 +17,8 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
@@ -26,7 +27,7 @@ from lazymig._lease import finish
 from lazymig.errors import NodeStoppedError, QueueFullError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -148,13 +149,18 @@ class Courier:
             with suppress(TimeoutError):
                 async with asyncio.timeout(call.wait_seconds):
                     return await asyncio.shield(ended)
-            state = await finish(self._post.cancel(call.call_id, self._sender))
+            state = await self._give_up_call(call.call_id)
         if ended.done():  # its end was noted, and the call removed, while it was cancelled
             return ended.result()
         if state.status in {CallStatus.CANCELLED, CallStatus.LOST}:
             return state
         self._overdue.add(call.call_id)
         return await asyncio.shield(ended)
+
+    async def _give_up_call(self, call_id: str) -> CallState:
+        """Cancel a call that was stored; one that is there no more ended long ago, and somebody tidied up."""
+        state = await finish(self._post.lose(call_id))
+        return state if state.status == CallStatus.LOST else await finish(self._post.cancel(call_id, self._sender))
 
     async def _cancel(self, call: Call) -> None:
         try:
@@ -195,11 +201,14 @@ class Courier:
                 await finish(self._post.remove([mark.call_id]))
 
     async def finish_serving(self) -> None:
-        """Wait until the calls that were taken are answered."""
+        """Wait until the calls that were taken are answered; after a lease time they are cut off, and lost."""
         async with self._taking:  # what is on its way is served, too
             pass
-        while self._serving:
-            await asyncio.wait(self._serving)
+        for _ in range(2):
+            if self._serving:
+                await asyncio.wait(self._serving, timeout=self._membership.lease_seconds)
+            for task in self._serving:
+                task.cancel()
 
     async def end_calls(self, error: Exception) -> None:
         """Let nobody wait any longer: a call that waits is cancelled and gets the error, one that was taken is lost."""
@@ -244,8 +253,10 @@ class Courier:
         node_id = self._membership.node_id
         overdue = frozenset(self._overdue)
         mail = await self._post.peek(node_id, self._sender)
-        for call_id in overdue - mail.answers.keys():  # it was taken, and somebody tidied up
-            self._note_end(call_id, CallState(CallStatus.LOST))
+        for call_id in overdue - mail.answers.keys():
+            state = await self._give_up_call(call_id)
+            if state.status in {CallStatus.CANCELLED, CallStatus.LOST}:
+                self._note_end(call_id, state)
         await self._note_answers(mail)
         has_changed = await self._view.follow(mail.fleet)
         if (
@@ -275,7 +286,7 @@ class Courier:
         try:
             return await finish(self._post.take(node_id, room))
         except StoreError:
-            self._missed_until = self._membership.clock() + self._membership.lease_seconds
+            self._expect_missed()
             raise
 
     async def _note_answers(self, mail: Mail) -> None:
@@ -286,7 +297,7 @@ class Courier:
                 state = await finish(self._post.lose(call_id))
             elif state.status == CallStatus.WAITING:
                 state = await finish(self._post.cancel(call_id, self._sender))
-            if state.status == CallStatus.TAKEN:
+            if state.status in {CallStatus.TAKEN, CallStatus.WAITING}:  # it was passed on meanwhile
                 continue
             self._note_end(call_id, state)
             if state.status != CallStatus.CANCELLED:  # a cancelled one keeps out what is on its way
@@ -308,7 +319,10 @@ class Courier:
             answer = await self._work.serve(call, node_id)
         except NodeStoppedError:  # before any code of the action ran
             answer = Answer(None)
-        await self._insist(node_id, lambda: self._give_back(call, node_id, answer))
+        if answer.outcome is None:
+            await self._pass_on(call, node_id, answer)
+        else:
+            await self._insist(node_id, partial(self._post.answer, call.call_id, node_id, answer.outcome))
 
     def _note_served(self, task: asyncio.Task[None]) -> None:
         del self._serving[task]
@@ -318,16 +332,21 @@ class Courier:
             context = {"message": "a call of another node could not be served", "exception": error, "task": task}
             asyncio.get_running_loop().call_exception_handler(context)
 
-    async def _give_back(self, call: Call, node_id: str, answer: Answer) -> None:
-        if answer.outcome is None:
-            await self._post.forward(call.call_id, node_id, needs=answer.needs, target=answer.target)
-        else:
-            await self._post.answer(call.call_id, node_id, answer.outcome)
+    async def _pass_on(self, call: Call, node_id: str, answer: Answer) -> None:
+        """Let a call wait again. Where that failed it is not repeated: this node may have taken the call once more."""
+        try:
+            await finish(self._post.forward(call.call_id, node_id, needs=answer.needs, target=answer.target))
+        except StoreError as error:
+            _log.warning("node %s can't pass a call on: %s", node_id, error)
+            self._expect_missed()
 
-    async def _insist(self, node_id: str, operation: Callable[[], Awaitable[None]]) -> None:
+    def _expect_missed(self) -> None:
+        self._missed_until = self._membership.clock() + self._membership.lease_seconds
+
+    async def _insist(self, node_id: str, operation: Callable[[], Coroutine[Any, Any, object]]) -> None:
         while self._membership.node_id == node_id:
             try:
-                await finish(_as_coroutine(operation))
+                await finish(operation())
             except StoreError as error:
                 _log.warning("node %s can't send an answer yet: %s", node_id, error)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -339,7 +358,3 @@ class Courier:
         for node_id in await self._post.tidy():
             if node_id != self._membership.node_id:
                 await finish(self._store.forget(node_id))
-
-
-async def _as_coroutine(operation: Callable[[], Awaitable[None]]) -> None:
-    await operation()

@@ -187,8 +187,12 @@ class Locks:
     async def unlock(self, mailbox: Mailbox) -> None:
         """Give the actor's lock up; needs an exclusive turn, or `opening`."""
         lease, mailbox.lease = mailbox.lease, None
-        if lease is None or lease.is_lost or lease.is_released:
+        if lease is None or lease.is_released:
             return  # (a release that failed has not released)
+        if lease.is_lost:
+            if lease.fence.node == self._membership.node_id:  # only the revision may have been another's
+                self._remember(*lease.held)
+            return
         try:
             await lease.release()
         except (StoreError, asyncio.CancelledError) as error:
@@ -200,6 +204,7 @@ class Locks:
         """Give up what could not be given up."""
         now = self._membership.clock()
         left, self._unreleased = self._unreleased, []
+        self._yielded = {key: until for key, until in self._yielded.items() if until > now}
         if now >= self._landing_due:
             left += self._landing
             self._landing = []

@@ -199,7 +199,8 @@ class MemoryPost:
         now = self._clock()
         for call_id, letter in list(self._letters.items()):
             is_running = letter.status == CallStatus.TAKEN and self._is_alive(letter.taker)
-            if now >= letter.until + (KEEP_SECONDS if letter.status == CallStatus.TAKEN else 0.0) and not is_running:
+            is_open = letter.status in {CallStatus.WAITING, CallStatus.TAKEN}  # its sender may not know of its end yet
+            if now >= letter.until + (KEEP_SECONDS if is_open else 0.0) and not is_running:
                 del self._letters[call_id]
         return [
             node_id

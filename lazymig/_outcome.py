@@ -6,7 +6,7 @@ one comes back as `RemoteError`, its causes chained.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from semver import Version
@@ -14,9 +14,6 @@ from semver import Version
 from lazymig import codec, errors
 from lazymig._records import ActorKey
 from lazymig.errors import InvalidValueError, LazymigError, RemoteError
-
-if TYPE_CHECKING:
-    from lazymig._fleet_records import Call
 
 MAX_BYTES = 1_000_000
 """Of arguments, and of a result: calls pass through the store, which is no place for files."""
@@ -33,12 +30,6 @@ def encode_arguments(args: list[Any], kwargs: dict[str, Any], subject: str) -> b
         InvalidValueError: They are no JSON, or too large.
     """
     return _bounded(codec.encode([args, kwargs], subject), subject)
-
-
-def decode_arguments(call: Call) -> tuple[list[Any], dict[str, Any]]:
-    """Return the arguments of a call that was taken."""
-    args, kwargs = orjson.loads(call.arguments)
-    return args, kwargs
 
 
 def check_result(value: Any, subject: str) -> Any:

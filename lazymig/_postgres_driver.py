@@ -63,7 +63,6 @@ CONNECT_SECONDS = 5
 """How long one attempt to connect may take, a whole number for libpq."""
 
 CONNECTING: Mapping[str, Any] = {
-    "client_encoding": "utf8",
     "application_name": "lazymig",
     "connect_timeout": CONNECT_SECONDS,
     "keepalives_idle": 10,

@@ -90,7 +90,7 @@ POST_DIALECT = PostDialect(
     remove="DELETE FROM lazymig.call WHERE id = %(call)s",
     tidy_calls=f"""
         DELETE FROM lazymig.call
-        WHERE until + CASE status WHEN 1 THEN %(keep)s::float8 ELSE 0 END <= {NOW}
+        WHERE until + CASE WHEN status IN (0, 1) THEN %(keep)s::float8 ELSE 0 END <= {NOW}
         AND NOT (status = 1 AND taker IN ({ALIVE}))
     """,  # noqa: S608
     silent_nodes=f"""

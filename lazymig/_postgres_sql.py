@@ -5,7 +5,8 @@ Rules:
 1. A claim reads the states in a statement of its own: its snapshot is younger than the row lock. What the claiming
    statement itself reads, it reads by a snapshot from before it waited for the lock.
 2. For the same reason a claim measures heartbeats by `statement_timestamp()`: beside heartbeats from before the wait,
-   the time after it would make every owner look dead. Heartbeats note `clock_timestamp()`.
+   the time after it would make every owner look dead. Heartbeats note `clock_timestamp()`. And whoever registered and
+   claimed during the wait has no heartbeat in that snapshot at all.
 3. Who takes an actor because of a heartbeat's age has a fresh one by the same clock: when that steps, or a standby
    takes over, nobody takes from anybody before having been heard. (A clock of tests doesn't step.)
 4. A batch is committed before its rows are seen. So what follows the update of an actor's row in a transaction asks
@@ -144,6 +145,11 @@ NOW = "COALESCE(%(now)s::float8, extract(epoch FROM statement_timestamp()))"
 SYNC_LATER = "SELECT set_config('synchronous_commit', 'off', true)"
 """For this transaction alone: its commit doesn't wait for the disk."""
 
+_SEEN_OWNER = """
+    SELECT 1 FROM lazymig.actor AS seen WHERE seen.type = %(type)s AND seen.id = %(id)s AND seen.owner = actor.owner
+"""
+"""What the snapshot says of an owner counts only if it shows that owner: one that came later has no heartbeat in it."""
+
 _OWNERS_HEARTBEAT = "SELECT 1 FROM lazymig.heartbeat WHERE incarnation = actor.owner"
 
 
@@ -200,11 +206,11 @@ DIALECT = Dialect(
         WHERE {IS_REGISTERED} AND {_UNHEARD} IS NULL
         ON CONFLICT (type, id) DO UPDATE SET owner = excluded.owner, number = excluded.number
         WHERE actor.owner IS NULL OR actor.owner IN (%(node)s, %(dead)s::text)
-        OR NOT EXISTS ({_OWNERS_HEARTBEAT})
+        OR EXISTS ({_SEEN_OWNER}) AND (NOT EXISTS ({_OWNERS_HEARTBEAT})
         OR NOT EXISTS ({_OWNERS_HEARTBEAT} AND {NOW} < at + lease) AND (
             %(now)s::float8 IS NOT NULL
             OR EXISTS (SELECT 1 FROM lazymig.heartbeat WHERE incarnation = %(node)s AND {NOW} < at + lease)
-        )
+        ))
         RETURNING revision, lineage, written_by, migrated_at,
             (extract(epoch FROM statement_timestamp()) * 1000000)::int8
     """,  # noqa: S608  (constants are put in, no value)

@@ -215,7 +215,7 @@ POST_DIALECT = PostDialect(
     remove="DELETE FROM call WHERE id = :call",
     tidy_calls=f"""
         DELETE FROM call
-        WHERE (since > :now OR until + CASE status WHEN 1 THEN :keep ELSE 0 END <= :now)
+        WHERE (since > :now OR until + CASE WHEN status IN (0, 1) THEN :keep ELSE 0 END <= :now)
         AND NOT (status = 1 AND taker IN ({_ALIVE}))
     """,  # noqa: S608
     silent_nodes="SELECT incarnation FROM heartbeat WHERE at > :now OR at + :leases * lease <= :now",

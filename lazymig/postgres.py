@@ -93,7 +93,7 @@ def read_conninfo(url: str, name: str) -> str:
         raise InvalidStoreUrlError(name, f"unknown option {unknown[1]!r}" if unknown else quoting) from None
     if "@" in str(given.get("host", "")) or not _PORTS.fullmatch(str(given.get("port", ""))):
         raise InvalidStoreUrlError(name, quoting)
-    return make_conninfo(**{**CONNECTING, **given})
+    return make_conninfo(**{**CONNECTING, **given, "client_encoding": "utf8"})
 
 
 class PostgresPulse:

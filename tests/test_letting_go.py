@@ -119,6 +119,19 @@ async def test_a_node_is_entered_once_at_a_time_and_can_be_started_again(store: 
         assert await node.actor(bench.counter, "a").add() == 1
 
 
+async def test_a_lock_is_given_up_whose_actor_was_imported_while_it_was_active(store: Store, bench: Bench) -> None:
+    """The import leaves the lock alone, and the node may not store over what it brought."""
+    async with Node(store, [bench.suite]) as node, Node(store, [bench.suite]) as other:
+        running = asyncio.create_task(node.actor(bench.counter, "a").add(then="wait"))
+        await until(lambda: bench.log.count("activated") == 1)
+        await store.insert("Counter", "state", [("a", b'{"n":5}')])
+        bench.gate.set()
+        with pytest.raises(errors.LeaseLostError):
+            await running
+        async with other.activate("Counter", "a", wait_seconds=10) as activation:
+            assert await activation.state().load() == {"n": 5}
+
+
 async def test_nothing_is_left_running_after_a_node(store: Store, bench: Bench) -> None:
     before = asyncio.all_tasks()
     async with Node(store, [bench.suite]) as node:

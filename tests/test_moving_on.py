@@ -108,6 +108,17 @@ async def test_an_idle_actor_goes_to_a_newer_release_at_its_next_call(
     assert new.log.count("add") == (2 if moves else 0)
 
 
+async def test_an_idle_actor_goes_to_a_newer_release_at_the_next_call_of_a_client(store: Store) -> None:
+    old, new = Place("1.0.0"), Place("1.0.0", "2.0.0")
+    async with old.run(store, move_on_seconds=1e-9, idle_seconds=LONG_SECONDS) as node, Node(store) as client:
+        assert await node.call("Box", "a", "add") == 1
+        async with new.run(store) as newer:
+            await until(knows(node, 3))
+            assert await client.call("Box", "a", "add") == 2
+            assert await owner(store) == newer.node_id
+    assert old.log == ["activated", "add", "deactivated"]
+
+
 async def test_actors_stay_where_they_are_beside_the_same_release(store: Store) -> None:
     here, there = Place("1.0.0"), Place("1.0.0")
     async with here.run(store, move_on_seconds=1e-9, idle_seconds=LONG_SECONDS) as node, there.run(store):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from lazymig import Node, errors
+from lazymig._fleet_records import Call, CallState, CallStatus
 from lazymig.testing import Fault, FaultyStore
-from tests.boxes import Place
+from tests.boxes import KEY, Place, hold_silently, is_waited_for, offers, seem_to_run
 from tests.test_node import until
 
 if TYPE_CHECKING:
@@ -67,6 +68,87 @@ async def test_a_call_that_ends_while_the_store_is_asked_for_missed_ones_runs_on
         assert faulty.calls[0] == "take"
         assert await client.call("Box", "a", "add") == 101
     assert place.log.count("hold") == 1
+
+
+async def test_a_call_passed_on_without_an_answer_is_not_passed_on_again_while_it_runs(store: Store) -> None:
+    await hold_silently(store)
+    place, faulty = Place(), FaultyStore(store)
+    async with place.run(faulty) as node:
+        faulty.arm(Fault(2, "after", "error"))
+        call = Call("c", KEY, "hold", b"[[],{}]", "sender", 60.0, target=node.node_id)
+        assert await store.post.send(call, max_waiting=9)
+        await until(lambda: faulty.calls[:3] == ["take", "claim", "forward"])
+        await store.unregister("silent")
+        await place.inside.wait()
+        await until(lambda: len(node._courier._serving) == 1)
+        assert (await store.post.cancel("c", "sender")).status == CallStatus.TAKEN
+        place.gate.set()
+        await until(lambda: not node._courier._serving)
+    assert (place.log.count("hold"), faulty.calls.count("forward")) == (1, 1)
+
+
+async def test_a_call_that_was_passed_on_after_its_caller_gave_up_is_refused_not_lost(store: Store) -> None:
+    async def take_first() -> None:
+        if faulty.calls == ["send"]:
+            taken.extend(await store.post.take("able", 9))
+
+    taken: list[Call] = []
+    faulty = FaultyStore(store, take_first)
+    await seem_to_run(store, "able", *offers("1.0.0", "add"))
+    async with Node(faulty, hand_over_seconds=1_000) as client:
+        faulty.arm(Fault(0, "after", "error"))
+        calling = asyncio.create_task(client.call("Box", "a", "add"))
+        await until(lambda: len(client._courier._overdue) == 1)
+        assert await store.post.forward(taken[0].call_id, "able")
+        with pytest.raises(errors.CallNotTakenError):
+            await calling
+        assert await store.post.take("able", 9) == []
+
+
+async def test_a_call_that_was_passed_on_while_it_was_to_be_lost_is_still_waited_for(store: Store) -> None:
+    """Its taker counted as dead when the caller looked, and passes it on before the caller gives it up."""
+
+    async def pass_on_first(call_id: str) -> CallState:
+        assert await store.post.forward(call_id, "able")
+        state = await store.post.lose(call_id)
+        await seem_to_run(store, "able", *offers("1.0.0", "add"))
+        assert len(await store.post.take("able", 9)) == 1
+        assert await store.post.answer(call_id, "able", b'{"result":7}')
+        return state
+
+    faulty = FaultyStore(store)
+    faulty.post.lose = pass_on_first  # type: ignore[method-assign]
+    await seem_to_run(store, "able", *offers("1.0.0", "add"))
+    async with Node(faulty, hand_over_seconds=1_000) as client:
+        calling = asyncio.create_task(client.call("Box", "a", "add"))
+        await is_waited_for(store, "able")
+        assert len(await store.post.take("able", 9)) == 1
+        await store.unregister("able")
+        assert await calling == 7
+
+
+async def test_a_call_that_was_tidied_up_before_its_caller_looked_is_lost_not_refused(store: Store) -> None:
+    async def forget_it() -> None:
+        if faulty.calls[-1:] == ["send"]:
+            await store.post.remove([call.call_id for call in await store.post.take("able", 9)])
+
+    faulty = FaultyStore(store, forget_it)
+    await seem_to_run(store, "able", *offers("1.0.0", "add"))
+    async with Node(faulty, hand_over_seconds=0.2) as client:
+        with pytest.raises(errors.CallLostError):
+            await client.call("Box", "a", "add")
+
+
+async def test_a_node_stops_though_a_call_that_it_serves_never_ends(store: Store) -> None:
+    place = Place()
+    async with Node(store) as client:
+        async with asyncio.timeout(30):
+            async with place.run(store, grace_seconds=0.05, lease_seconds=0.5):
+                calling = asyncio.create_task(client.call("Box", "a", "hold"))
+                await place.inside.wait()
+        with pytest.raises(errors.CallLostError):
+            await calling
+    assert "held" not in place.log
 
 
 async def test_a_fault_while_looking_for_mail_is_told_and_does_not_make_a_node_deaf(store: Store) -> None:

@@ -201,6 +201,20 @@ async def test_a_claim_that_waited_longer_than_a_lease_does_not_take_from_the_li
         pulse.close()
 
 
+async def test_a_claim_that_waited_does_not_take_from_who_registered_meanwhile(
+    url: str, store: Store, beside: Any
+) -> None:
+    await store.insert("Car", "main", [("a", b"1")])
+    with beside.transaction():
+        beside.execute(in_(url, "SELECT FROM lazymig.actor FOR UPDATE"))
+        claiming = asyncio.create_task(store.claim(KEY, Fence("n2", 1)))
+        await until_waiting(beside)
+        await store.register(NodeRecord("n3", "label", None, 10.0))
+        beside.execute(in_(url, "UPDATE lazymig.actor SET owner = 'n3', number = 1"))  # it claims
+
+    assert await claiming == Held("n3")
+
+
 async def test_after_a_clock_step_nobody_takes_before_having_been_heard(url: str, store: Store, beside: Any) -> None:
     await store.claim(KEY, Fence("n1", 1))
     beside.execute(in_(url, "UPDATE lazymig.heartbeat SET at = at - 3600"))
