@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,16 @@ import orjson
 from lazymig import _outcome, _version
 from lazymig._courier import Answer
 from lazymig._fleet_records import CallState, CallStatus, Offer
-from lazymig._turn import WAITING_ELSEWHERE, in_turn, running_turn, traceparent, waiting_chain
+from lazymig._turn import (
+    SERVED,
+    Served,
+    check_trace,
+    in_turn,
+    running_turn,
+    traceparent,
+    waiting_chain,
+    waiting_elsewhere,
+)
 from lazymig.actor import actions_of
 from lazymig.errors import (
     ActorLockedError,
@@ -122,28 +130,32 @@ class Calls:
 
     async def call(self, key: ActorKey, action: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Run an action wherever it can run, and return its result."""
+        check_trace()
         arguments = _outcome.encode_arguments(args, kwargs, f"the call of {action} on {key}")
-        deadline = self._membership.clock() + self._hand_over_seconds
+        wait = self._hand_over_seconds
         known = self._types.get(key.type)
         if known is None or action not in _actions(known):
             await self._check_known(key.type, action)
             await self._residents.give_up(key, "elsewhere")
-            return self._end(key, action, await self._send(key, action, arguments, deadline, None), None)
+            return self._end(key, action, await self._send(key, action, arguments, wait, None), None)
         guess = await self._route(key, known, action)
         if guess is not None:
-            state = await self._send(key, action, arguments, deadline, guess)
+            started = self._membership.clock()
+            limit = GUESS_SECONDS if guess.is_guess else wait
+            state = await self._send(key, action, arguments, min(wait, limit), guess)
+            wait -= self._membership.clock() - started
             if state.status != CallStatus.CANCELLED or not guess.is_guess:
                 return self._end(key, action, state, guess)
+            self._view.unlearn(key.type)
         try:
             return await self._run_here(key, known, action, arguments)
         except _Elsewhere as elsewhere:
             why = elsewhere
-        return self._end(key, action, await self._send(key, action, arguments, deadline, why), why)
+        return self._end(key, action, await self._send(key, action, arguments, wait, why), why)
 
     def check_turn(self, key: ActorKey, *, is_bounded: bool = False) -> None:
         """Refuse to wait for an actor that waits for us; a block that waits for a bounded time may."""
-        elsewhere = WAITING_ELSEWHERE.get()
-        if key in elsewhere:
+        if key in waiting_elsewhere():
             raise ReentrantCallError(key, waiting_chain())
         turn = running_turn()
         while turn is not None:
@@ -251,13 +263,11 @@ class Calls:
     # --- elsewhere ---------------------------------------------------------------------------------------------
 
     async def _send(
-        self, key: ActorKey, action: str, arguments: bytes, deadline: float, why: _Elsewhere | None
+        self, key: ActorKey, action: str, arguments: bytes, wait: float, why: _Elsewhere | None
     ) -> CallState:
         """Let a call travel; return its end."""
+        self._check_running()
         self.check_turn(key)
-        wait = deadline - self._membership.clock()
-        if why is not None and why.is_guess:
-            wait = min(wait, GUESS_SECONDS)
         if wait <= 0:
             return CallState(CallStatus.CANCELLED)
         call = self.courier.new_call(
@@ -306,24 +316,27 @@ class Calls:
 
     async def serve(self, call: Call, node_id: str) -> Answer:
         """See `Work.serve`."""
-        known = self._types.get(call.key.type)
-        if known is None or call.action not in _actions(known):
-            await self._residents.give_up(call.key, "elsewhere")
-            return Answer(None)
-        if (newest := await self._move_on(call.key, known, call.action)) is not None:
-            return Answer(None, target=newest)
         try:
             with _travelled(call):
-                result = await self._run_here(call.key, known, call.action, call.arguments, node_id)
+                return await self._serve(call, node_id)
         except _Elsewhere as elsewhere:
             return Answer(None, needs=elsewhere.needs, target=elsewhere.target)
         except (KeyboardInterrupt, SystemExit):  # the process ends, and with it the call
             raise
         except BaseException as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
             return Answer(_outcome.encode_error(error))
+
+    async def _serve(self, call: Call, node_id: str) -> Answer:
+        known = self._types.get(call.key.type)
+        try:
+            if known is None or call.action not in _actions(known):
+                await self._residents.give_up(call.key, "elsewhere")
+                return Answer(None)
+            if (newest := await self._move_on(call.key, known, call.action)) is not None:
+                return Answer(None, target=newest)
+        except NodeStoppedError:
+            return Answer(None)
+        result = await self._run_here(call.key, known, call.action, call.arguments, node_id)
         return Answer(_outcome.encode_result(result))
 
 
@@ -335,9 +348,11 @@ def _actions(known: ActorType[Any]) -> Mapping[str, bool]:
 @contextmanager
 def _travelled(call: Call) -> Iterator[None]:
     """Let the code in it see who waits for it, and in whose trace it runs."""
-    chain, trace = WAITING_ELSEWHERE.set(call.chain), traceparent.set(call.traceparent)
+    served = Served(call.chain)
+    before, trace = SERVED.set(served), traceparent.set(call.traceparent)
     try:
         yield
     finally:
+        served.is_running = False
         traceparent.reset(trace)
-        WAITING_ELSEWHERE.reset(chain)
+        SERVED.reset(before)

@@ -7,8 +7,10 @@ Rules:
    An end that was noted counts more than what the store says then: noted calls are removed from it.
 2. A call whose sending failed is cancelled before the error is told: it may have been stored, or may be stored later.
 3. A call taken by one incarnation is never begun by another: whoever died over it may have been told of as lost.
-4. A take that failed may have taken effect: what this node has taken is asked for, for a lease time, and served.
-5. An answer that the store doesn't take is sent again, until the incarnation that took the call has ended.
+4. A take that failed may have taken effect, or may later: what this node has taken by the store, and never began, is
+   served. What it began and could not answer is not: it is lost.
+5. An answer that the store doesn't take is sent again, until the incarnation that took the call has ended. It names the
+   take that it answers: this node may have passed the call on and taken it again.
 """
 
 from __future__ import annotations
@@ -107,8 +109,9 @@ class Courier:
         self._sender = membership.draw()
         self._awaited: dict[str, asyncio.Future[CallState]] = {}
         self._overdue: set[str] = set()
-        self._serving: dict[asyncio.Task[None], str] = {}
-        self._missed_until = float("-inf")
+        self._serving: set[asyncio.Task[None]] = set()
+        self._begun: set[tuple[str, int]] = set()
+        self._is_cutting_off = False
         self._noted_as = ""
         self._wake = asyncio.Event()
         self._taking = asyncio.Lock()
@@ -143,7 +146,7 @@ class Courier:
             if state.status == CallStatus.CANCELLED and not ended.done():
                 raise
         else:
-            if not is_sent:
+            if not is_sent and not ended.done():  # (else it was ended before it came)
                 raise QueueFullError(call.key, MAX_WAITING)
             self._wake.set()
             with suppress(TimeoutError):
@@ -188,17 +191,32 @@ class Courier:
 
     @asynccontextmanager
     async def asking(self, key: ActorKey, seconds: float) -> AsyncIterator[None]:
-        """Ask an actor's holder to let go of it, for as long as the block lasts."""
-        mark = self.new_call(key, "", b"", seconds)
-        try:
-            await finish(self._post.send(mark, max_waiting=MAX_WAITING))
-        except StoreError as error:
-            _log.warning("the holder of %s could not be asked to let go: %s", key, error)
+        """Ask an actor's holder to let go of it, for as long as the block lasts.
+
+        Each mark lasts for a lease time at most, so that the holder is not asked for a process that has died.
+        """
+        marks: list[str] = []
+        task = asyncio.create_task(self._ask(key, min(seconds, self._membership.lease_seconds), marks))
         try:
             yield
         finally:
-            with suppress(StoreError):  # it ends by itself
-                await finish(self._post.remove([mark.call_id]))
+            task.cancel()
+            await asyncio.wait([task])
+            with suppress(StoreError):  # they end by themselves
+                await finish(self._post.remove(marks))
+
+    async def _ask(self, key: ActorKey, seconds: float, marks: list[str]) -> None:
+        while True:
+            mark = self.new_call(key, "", b"", seconds)
+            marks.append(mark.call_id)
+            try:
+                await finish(self._post.send(mark, max_waiting=MAX_WAITING))
+                if outdated := marks[:-1]:
+                    await finish(self._post.remove(outdated))
+                    del marks[:-1]
+            except StoreError as error:
+                _log.warning("the holder of %s could not be asked to let go: %s", key, error)
+            await asyncio.sleep(seconds / 2)
 
     async def finish_serving(self) -> None:
         """Wait until the calls that were taken are answered; after a lease time they are cut off, and lost."""
@@ -207,22 +225,34 @@ class Courier:
         for _ in range(2):
             if self._serving:
                 await asyncio.wait(self._serving, timeout=self._membership.lease_seconds)
+            self._is_cutting_off = True
             for task in self._serving:
                 task.cancel()
+        self._is_cutting_off = False
 
     async def end_calls(self, error: Exception) -> None:
-        """Let nobody wait any longer: a call that waits is cancelled and gets the error, one that was taken is lost."""
-        for call_id, ended in list(self._awaited.items()):
-            try:
-                state = await self._post.cancel(call_id, self._sender)
-            except StoreError:
-                state = CallState(CallStatus.LOST)
-            if ended.done():
-                continue
-            if state.status == CallStatus.CANCELLED:
-                ended.set_exception(error)
-            else:
-                ended.set_result(replace(state, status=CallStatus.LOST))
+        """Let nobody wait any longer: a call that waits is cancelled and gets the error, one that was taken is lost.
+
+        So is one of which the store doesn't say within a lease time what became of it.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._membership.lease_seconds):
+                await asyncio.gather(*(self._end_call(call_id, error) for call_id in list(self._awaited)))
+        for call_id in list(self._awaited):
+            self._note_end(call_id, CallState(CallStatus.LOST))
+
+    async def _end_call(self, call_id: str, error: Exception) -> None:
+        try:
+            state = await self._post.cancel(call_id, self._sender)
+        except StoreError:
+            state = CallState(CallStatus.LOST)
+        ended = self._awaited.get(call_id)
+        if ended is None or ended.done():
+            return
+        if state.status == CallStatus.CANCELLED:
+            ended.set_exception(error)
+        else:
+            ended.set_result(replace(state, status=CallStatus.LOST))
 
     # --- mail --------------------------------------------------------------------------------------------------
 
@@ -259,35 +289,40 @@ class Courier:
                 self._note_end(call_id, state)
         await self._note_answers(mail)
         has_changed = await self._view.follow(mail.fleet)
-        if (
-            has_changed or self._noted_as != self._membership.node_id
-        ):  # the list may show us before we know our new name
+        is_renamed = self._noted_as != self._membership.node_id
+        if has_changed or is_renamed:  # the list may show us before we know our new name
             self._noted_as = self._membership.node_id
+            if is_renamed:
+                self._begun.clear()  # nothing of it is served again under another name
             await self._work.note_fleet()
         for key in mail.wanted:
             group.start_soon(self._give_up, key)
         async with self._taking:
             for call in await self._take(mail, node_id):
+                self._begun.add((call.call_id, call.takes))
                 task = asyncio.create_task(self._serve(call, node_id))
-                self._serving[task] = call.call_id  # one passed on may be taken again before its first task has ended
+                self._serving.add(task)
                 task.add_done_callback(self._note_served)
         if self._membership.clock() >= self._tidy_due:
             await self._tidy()
 
     async def _take(self, mail: Mail, node_id: str) -> Sequence[Call]:
-        """Take what is waiting; for a lease time after a failure also what may have been taken by it."""
-        if self._membership.clock() < self._missed_until:
-            known = frozenset(self._serving.values())  # one of these may be answered while the store is asked
-            if missed := [call for call in await finish(self._post.taken(node_id)) if call.call_id not in known]:
-                return missed
-        room = MAX_SERVED - len(self._serving)
-        if not (mail.has_calls and self.is_taking and self._membership.is_fresh and room > 0):
-            return ()
-        try:
-            return await finish(self._post.take(node_id, room))
-        except StoreError:
-            self._expect_missed()
-            raise
+        """Take what is waiting, and what was taken without our knowing; beyond `MAX_SERVED` only what actions wait for.
+
+        (Two nodes full of actions that call the other node's would otherwise wait for each other.)
+        """
+        missed: Sequence[Call] = ()
+        begun = frozenset(
+            call_id for call_id, _ in self._begun
+        )  # one of these may be answered while the store is asked
+        if mail.taken - begun:
+            missed = [call for call in await finish(self._post.taken(node_id)) if call.call_id not in begun]
+        if not (mail.has_calls and self.is_taking and self._membership.is_fresh):
+            return missed
+        room = MAX_SERVED - len(self._serving) - len(missed)
+        if room > 0:
+            return [*missed, *await finish(self._post.take(node_id, room))]
+        return [*missed, *await finish(self._post.take(node_id, MAX_SERVED, only_nested=True))]
 
     async def _note_answers(self, mail: Mail) -> None:
         ended = []
@@ -315,46 +350,45 @@ class Courier:
             await self._work.give_up(key)
 
     async def _serve(self, call: Call, node_id: str) -> None:
-        try:
-            answer = await self._work.serve(call, node_id)
-        except NodeStoppedError:  # before any code of the action ran
-            answer = Answer(None)
+        answer = await self._work.serve(call, node_id)
+        if self._is_cutting_off and _is_cancelled():
+            return
         if answer.outcome is None:
-            await self._pass_on(call, node_id, answer)
+            send = partial(self._post.forward, needs=answer.needs, target=answer.target)
         else:
-            await self._insist(node_id, partial(self._post.answer, call.call_id, node_id, answer.outcome))
+            send = partial(self._post.answer, result=answer.outcome)
+        if await self._insist(node_id, partial(send, call.call_id, node_id, takes=call.takes)):
+            self._begun.discard((call.call_id, call.takes))
 
     def _note_served(self, task: asyncio.Task[None]) -> None:
-        del self._serving[task]
+        self._serving.discard(task)
         self._wake.set()
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
             context = {"message": "a call of another node could not be served", "exception": error, "task": task}
             asyncio.get_running_loop().call_exception_handler(context)
 
-    async def _pass_on(self, call: Call, node_id: str, answer: Answer) -> None:
-        """Let a call wait again. Where that failed it is not repeated: this node may have taken the call once more."""
-        try:
-            await finish(self._post.forward(call.call_id, node_id, needs=answer.needs, target=answer.target))
-        except StoreError as error:
-            _log.warning("node %s can't pass a call on: %s", node_id, error)
-            self._expect_missed()
-
-    def _expect_missed(self) -> None:
-        self._missed_until = self._membership.clock() + self._membership.lease_seconds
-
-    async def _insist(self, node_id: str, operation: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    async def _insist(self, node_id: str, operation: Callable[[], Coroutine[Any, Any, object]]) -> bool:
+        """Try again until the store answers; False if it has not by the end of the incarnation or event loop."""
         while self._membership.node_id == node_id:
             try:
                 await finish(operation())
             except StoreError as error:
                 _log.warning("node %s can't send an answer yet: %s", node_id, error)
+                if _is_cancelled():
+                    return False
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                return
+                return True
+        return False
 
     async def _tidy(self) -> None:
         self._tidy_due = self._membership.clock() + TIDY_LEASES * self._membership.lease_seconds
         for node_id in await self._post.tidy():
             if node_id != self._membership.node_id:
                 await finish(self._store.forget(node_id))
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

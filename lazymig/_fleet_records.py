@@ -97,6 +97,7 @@ class Call:
             puts the actor's living owner here.
         chain: The actors that wait for this call, outermost first.
         traceparent: Of the caller's trace (W3C Trace Context), or None.
+        takes: How often it was taken, this time included: what comes late from an earlier time counts no more.
     """
 
     call_id: str
@@ -109,6 +110,7 @@ class Call:
     target: str | None = None
     chain: tuple[ActorKey, ...] = ()
     traceparent: str | None = None
+    takes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +144,11 @@ class Mail:
         answers: Call id to state, of the sender's calls that were taken or have ended, and of those that wait though
             their time is over: whoever took them has let them wait again.
         fleet: Number that changes when nodes come, go or begin to drain.
+        taken: Ids of the calls that this node has taken and neither answered nor passed on.
     """
 
     has_calls: bool
     wanted: tuple[ActorKey, ...]
     answers: dict[str, CallState]
     fleet: int
+    taken: frozenset[str] = frozenset()

@@ -56,6 +56,10 @@ class FleetView:
         """Note that actors of a type are stored at such a version (packed)."""
         self._needs[actor_type] = max(self._needs.get(actor_type, 0), needs)
 
+    def unlearn(self, actor_type: str) -> None:
+        """Forget what was learned: nobody took a call that was sent for it, and the next refusal teaches it anew."""
+        self._needs.pop(actor_type, None)
+
     def needs(self, actor_type: str, below: int) -> int:
         """Return the version that the actors of a type may need, if software up to ``below`` can't read it; else 0."""
         known = self._needs.get(actor_type, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from lazymig._fleet_records import Call, CallState, CallStatus, Mail, NodeStatus
@@ -55,6 +56,11 @@ class _Letter:
     status: CallStatus = CallStatus.WAITING
     taker: str | None = None
     result: bytes | None = None
+    takes: int = 0
+
+    def as_call(self) -> Call:
+        """Return the call as who takes it gets it."""
+        return replace(self.call, needs=self.needs, target=self.target, takes=self.takes)
 
 
 class MemoryPost:
@@ -126,38 +132,41 @@ class MemoryPost:
             if letter.call.sender == sender and letter.status != CallStatus.CANCELLED and not self._is_waiting(letter)
         }
         has_calls = any(self._is_for(node_id, letter) for letter in self._letters.values())
-        return Mail(has_calls, tuple(wanted), answers, self.fleet)
+        taken = frozenset(call.call_id for call in self._calls_of(node_id))
+        return Mail(has_calls, tuple(wanted), answers, self.fleet, taken)
 
-    async def take(self, node_id: str, limit: int) -> Sequence[Call]:
+    async def take(self, node_id: str, limit: int, *, only_nested: bool = False) -> Sequence[Call]:
         """See `Post.take`."""
         self._check_open()
-        taken: list[Call] = []
-        for letter in self._letters.values():
-            if len(taken) < limit and self._is_for(node_id, letter):
-                letter.status, letter.taker = CallStatus.TAKEN, node_id
-                taken.append(replace(letter.call, needs=letter.needs, target=letter.target))
-        return taken
+        fitting = (
+            letter
+            for letter in self._letters.values()
+            if self._is_for(node_id, letter) and (letter.call.chain or not only_nested)
+        )
+        taken = list(islice(fitting, limit))
+        for letter in taken:
+            letter.status, letter.taker, letter.takes = CallStatus.TAKEN, node_id, letter.takes + 1
+        return [letter.as_call() for letter in taken]
 
     async def taken(self, node_id: str) -> Sequence[Call]:
         """See `Post.taken`."""
         self._check_open()
-        mine = (
-            letter for letter in self._letters.values() if (letter.status, letter.taker) == (CallStatus.TAKEN, node_id)
-        )
-        return [replace(letter.call, needs=letter.needs, target=letter.target) for letter in mine]
+        return self._calls_of(node_id)
 
-    async def answer(self, call_id: str, node_id: str, result: bytes) -> bool:
+    async def answer(self, call_id: str, node_id: str, result: bytes, *, takes: int = 1) -> bool:
         """See `Post.answer`."""
-        letter = self._taken_by(call_id, node_id)
+        letter = self._taken_by(call_id, node_id, takes)
         if letter is None:
             return False
         letter.status, letter.result, letter.until = CallStatus.DONE, result, self._clock() + KEEP_SECONDS
         self._ring(letter.call.sender)
         return True
 
-    async def forward(self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None) -> bool:
+    async def forward(
+        self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None, takes: int = 1
+    ) -> bool:
         """See `Post.forward`."""
-        letter = self._taken_by(call_id, node_id)
+        letter = self._taken_by(call_id, node_id, takes)
         if letter is None:
             return False
         letter.status, letter.taker, letter.target = CallStatus.WAITING, None, target
@@ -228,11 +237,18 @@ class MemoryPost:
             for offer in node.record.offers
         )
 
-    def _taken_by(self, call_id: str, node_id: str) -> _Letter | None:
+    def _calls_of(self, node_id: str) -> list[Call]:
+        return [
+            letter.as_call()
+            for letter in self._letters.values()
+            if (letter.status, letter.taker) == (CallStatus.TAKEN, node_id)
+        ]
+
+    def _taken_by(self, call_id: str, node_id: str, takes: int) -> _Letter | None:
         self._check_open()
         letter = self._letters.get(call_id)
-        is_its = letter is not None and (letter.status, letter.taker) == (CallStatus.TAKEN, node_id)
-        return letter if is_its else None
+        found = None if letter is None else (letter.status, letter.taker, letter.takes)
+        return letter if found == (CallStatus.TAKEN, node_id, takes) else None
 
     def _state(self, letter: _Letter) -> CallState:
         is_alive = self._is_alive(letter.taker)

@@ -65,7 +65,9 @@ def read(outcome: bytes, node: str) -> Any:
 
 def _bounded(data: bytes, subject: str) -> bytes:
     if len(data) > MAX_BYTES:
-        raise InvalidValueError(subject, "$", f"has {len(data):,} bytes as JSON, more than {MAX_BYTES:,}")
+        raise InvalidValueError(
+            subject, "$", f"has {len(data):,} bytes, more than {MAX_BYTES:,}", "Pass the name of where it is kept."
+        )
     return data
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from lazymig._postgres_sql import ALIVE, IS_REGISTERED, NOW, in_schema
+from lazymig._postgres_sql import ALIVE, IS_REGISTERED, NOW, UNHEARD, in_schema
 from lazymig._sql_post import PostDialect
 
 NOTIFIED_NODES = 50
@@ -16,10 +16,9 @@ _FEW_NODES = f"(SELECT count(*) FROM lazymig.node) <= {NOTIFIED_NODES}"  # noqa:
 LISTEN = "LISTEN lazymig_call"
 """One channel a database: what is told names a node or a sender, which are unique."""
 
-_TAKEABLE = f"""
-    SELECT number FROM lazymig.call
-    WHERE status = 0 AND action <> '' AND since <= {NOW} AND {NOW} < until
-    AND {IS_REGISTERED} AND (
+_IS_TAKEABLE = f"""
+    status = 0 AND action <> '' AND since <= {NOW} AND {NOW} < until
+    AND {IS_REGISTERED} AND {UNHEARD} IS NULL AND (
         target = %(node)s
         OR (target IS NULL OR target NOT IN ({ALIVE}))
         AND EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s AND NOT draining)
@@ -28,12 +27,11 @@ _TAKEABLE = f"""
             AND offer.type = call.type AND offer.action = call.action AND call.needs < below
         )
     )
-    ORDER BY number
 """  # noqa: S608  (likewise)
 
 _STATE = f"status, result, taker, COALESCE(taker, '') IN ({ALIVE}), needs, target"
 
-_CALL = "number, id, type, actor, action, arguments, sender, chain, traceparent, needs, target"
+_CALL = "number, id, type, actor, action, arguments, sender, chain, traceparent, needs, target, takes"
 
 POST_DIALECT = PostDialect(
     send=f"""
@@ -52,7 +50,7 @@ POST_DIALECT = PostDialect(
         ON CONFLICT (id) DO NOTHING
         RETURNING id
     """,  # noqa: S608  (constants are put in, no value)
-    takeable=f"{_TAKEABLE} LIMIT 1",
+    takeable=f"SELECT 1 FROM lazymig.call WHERE {_IS_TAKEABLE} LIMIT 1",  # noqa: S608
     wanted=f"""
         SELECT call.type, call.actor
         FROM lazymig.call JOIN lazymig.actor ON actor.type = call.type AND actor.id = call.actor
@@ -63,19 +61,24 @@ POST_DIALECT = PostDialect(
         WHERE sender = %(sender)s AND (status IN (1, 2, 3) OR status = 0 AND until <= {NOW})
     """,  # noqa: S608
     fleet="SELECT changes FROM lazymig.fleet",
+    taken_ids="SELECT id FROM lazymig.call WHERE status = 1 AND taker = %(node)s",
     take=f"""
-        UPDATE lazymig.call SET status = 1, taker = %(node)s
-        WHERE number IN ({_TAKEABLE} LIMIT %(limit)s FOR UPDATE OF call SKIP LOCKED)
+        UPDATE lazymig.call SET status = 1, taker = %(node)s, takes = takes + 1
+        WHERE number = ANY (ARRAY(
+            SELECT number FROM lazymig.call
+            WHERE {_IS_TAKEABLE} AND (chain <> '[]' OR NOT %(nested)s)
+            ORDER BY number LIMIT %(limit)s FOR UPDATE OF call SKIP LOCKED
+        ))
         RETURNING {_CALL}
     """,  # noqa: S608
     taken=f"SELECT {_CALL} FROM lazymig.call WHERE status = 1 AND taker = %(node)s",  # noqa: S608
     answer=f"""
         UPDATE lazymig.call SET status = 2, result = %(result)s, until = {NOW} + %(keep)s
-        WHERE id = %(call)s AND status = 1 AND taker = %(node)s RETURNING id
+        WHERE id = %(call)s AND status = 1 AND taker = %(node)s AND takes = %(takes)s RETURNING id
     """,  # noqa: S608
     forward="""
         UPDATE lazymig.call SET status = 0, taker = NULL, target = %(target)s, needs = greatest(needs, %(needs)s)
-        WHERE id = %(call)s AND status = 1 AND taker = %(node)s RETURNING id
+        WHERE id = %(call)s AND status = 1 AND taker = %(node)s AND takes = %(takes)s RETURNING id
     """,
     cancel=f"""
         INSERT INTO lazymig.call (id, type, actor, action, arguments, sender, chain, needs, since, until, status)

@@ -76,7 +76,7 @@ LAYOUTS = (
         type text COLLATE "C" NOT NULL, actor text COLLATE "C" NOT NULL, action text COLLATE "C" NOT NULL,
         arguments bytea NOT NULL, sender text COLLATE "C" NOT NULL, chain text NOT NULL, traceparent text,
         needs int8 NOT NULL, target text COLLATE "C", since float8 NOT NULL, until float8 NOT NULL,
-        status int2 NOT NULL, taker text COLLATE "C", result bytea
+        status int2 NOT NULL, taker text COLLATE "C", takes int4 NOT NULL DEFAULT 0, result bytea
     ) {_ROOM};
     CREATE INDEX call_waiting ON lazymig.call (type, actor) WHERE status = 0;
     CREATE INDEX call_taken ON lazymig.call (taker) WHERE status = 1;
@@ -157,7 +157,7 @@ IS_REGISTERED = """
     EXISTS (SELECT 1 FROM lazymig.node JOIN lazymig.heartbeat USING (incarnation) WHERE incarnation = %(node)s)
 """
 
-_UNHEARD = f"""
+UNHEARD = f"""
     CASE WHEN EXISTS (SELECT 1 FROM lazymig.recovery WHERE {NOW} < until) THEN (
         SELECT incarnation FROM lazymig.node
         WHERE NOT EXISTS (SELECT 1 FROM lazymig.heartbeat WHERE heartbeat.incarnation = node.incarnation) LIMIT 1
@@ -203,7 +203,7 @@ DIALECT = Dialect(
     claim=f"""
         INSERT INTO lazymig.actor (type, id, revision, owner, number)
         SELECT %(type)s::text, %(id)s::text, 0, %(node)s::text, %(number)s::int8
-        WHERE {IS_REGISTERED} AND {_UNHEARD} IS NULL
+        WHERE {IS_REGISTERED} AND {UNHEARD} IS NULL
         ON CONFLICT (type, id) DO UPDATE SET owner = excluded.owner, number = excluded.number
         WHERE actor.owner IS NULL OR actor.owner IN (%(node)s, %(dead)s::text)
         OR EXISTS ({_SEEN_OWNER}) AND (NOT EXISTS ({_OWNERS_HEARTBEAT})
@@ -215,7 +215,7 @@ DIALECT = Dialect(
             (extract(epoch FROM statement_timestamp()) * 1000000)::int8
     """,  # noqa: S608  (constants are put in, no value)
     holder=f"""
-        SELECT COALESCE((SELECT owner FROM lazymig.actor WHERE type = %(type)s AND id = %(id)s), {_UNHEARD})
+        SELECT COALESCE((SELECT owner FROM lazymig.actor WHERE type = %(type)s AND id = %(id)s), {UNHEARD})
         WHERE {IS_REGISTERED}
     """,  # noqa: S608  (likewise)
     claimed_states="""

@@ -16,6 +16,7 @@ class Drainable(Protocol):
     """A node."""
 
     label: str
+    grace_seconds: float
 
     async def drain(self) -> None:
         """Give all actors up."""
@@ -64,8 +65,17 @@ def _begin(loop: asyncio.AbstractEventLoop) -> None:
 async def _drain_and_end(loop: asyncio.AbstractEventLoop) -> None:
     nodes = list(_watched.get(loop, []))
     _log.info("SIGTERM: draining %s", ", ".join(node.label for node in nodes))
-    for result in await asyncio.gather(*(node.drain() for node in nodes), return_exceptions=True):
-        if isinstance(result, Exception):
-            _log.warning("a node could not be drained: %s", result)
+    await asyncio.gather(*(_drain(node) for node in nodes))
     loop.remove_signal_handler(signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _drain(node: Drainable) -> None:
+    """Drain a node, as far as it can be in its grace time."""
+    try:
+        async with asyncio.timeout(node.grace_seconds):
+            await node.drain()
+    except TimeoutError:
+        _log.warning("node %s was not drained within %g s", node.label, node.grace_seconds)
+    except Exception as error:
+        _log.warning("node %s could not be drained: %s", node.label, error)

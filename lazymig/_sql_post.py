@@ -41,6 +41,7 @@ class PostDialect:
     wanted: str
     answers: str
     fleet: str
+    taken_ids: str
     take: str
     taken: str
     answer: str
@@ -78,23 +79,26 @@ class SqlPost:
         """See `Post.peek`."""
         return await self._connection.look(partial(self._peek, node_id, sender))
 
-    async def take(self, node_id: str, limit: int) -> Sequence[Call]:
+    async def take(self, node_id: str, limit: int, *, only_nested: bool = False) -> Sequence[Call]:
         """See `Post.take`."""
-        return await self._connection.run(partial(self._take, node_id, limit), durable=self._lasting)
+        of = {"node": node_id, "limit": limit, "nested": only_nested}
+        return await self._connection.run(partial(self._take, of), durable=self._lasting)
 
     async def taken(self, node_id: str) -> Sequence[Call]:
         """See `Post.taken`."""
         return await self._connection.run(partial(self._taken, node_id), writes=False)
 
-    async def answer(self, call_id: str, node_id: str, result: bytes) -> bool:
+    async def answer(self, call_id: str, node_id: str, result: bytes, *, takes: int = 1) -> bool:
         """See `Post.answer`."""
-        of = {"call": call_id, "node": node_id, "result": result, "keep": KEEP_SECONDS}
+        of = {"call": call_id, "node": node_id, "takes": takes, "result": result, "keep": KEEP_SECONDS}
         change = partial(self._change, self._sql.answer, self._sql.ring_sender, of)
         return await self._connection.run(change, durable=self._lasting)
 
-    async def forward(self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None) -> bool:
+    async def forward(
+        self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None, takes: int = 1
+    ) -> bool:
         """See `Post.forward`."""
-        of = {"call": call_id, "node": node_id, "needs": needs, "target": target}
+        of = {"call": call_id, "node": node_id, "takes": takes, "needs": needs, "target": target}
         change = partial(self._change, self._sql.forward, self._sql.ring_taker, of)
         return await self._connection.run(change, durable=self._lasting)
 
@@ -143,17 +147,19 @@ class SqlPost:
 
     def _peek(self, node_id: str, sender: str) -> Operation[Mail]:
         mine = {"node": node_id} | self._now()
-        calls, wanted, answers, fleet = yield last(
+        calls, wanted, answers, fleet, taken = yield last(
             (self._sql.takeable, mine),
             (self._sql.wanted, mine),
             (self._sql.answers, {"sender": sender} | self._now()),
             (self._sql.fleet, {}),
+            (self._sql.taken_ids, {"node": node_id}),
         )
         keys = tuple(ActorKey(*row) for row in wanted)
-        return Mail(bool(calls), keys, {call_id: _state(row) for call_id, *row in answers}, int(fleet[0][0]))
+        ends = {call_id: _state(row) for call_id, *row in answers}
+        return Mail(bool(calls), keys, ends, int(fleet[0][0]), frozenset(call_id for (call_id,) in taken))
 
-    def _take(self, node_id: str, limit: int) -> Operation[list[Call]]:
-        (rows,) = yield last((self._sql.take, {"node": node_id, "limit": limit} | self._now()))
+    def _take(self, of: dict[str, Any]) -> Operation[list[Call]]:
+        (rows,) = yield last((self._sql.take, of | self._now()))
         return _read(rows)
 
     def _taken(self, node_id: str) -> Operation[list[Call]]:
@@ -187,8 +193,9 @@ def _read(rows: Rows) -> list[Call]:
     """Return calls, oldest first. One that can't be read is passed over, so that the others of its batch are served."""
     found = []
     for row in sorted(rows):
-        _, call_id, actor_type, actor_id, action, arguments, sender, chain, traceparent, needs, target = row
+        _, call_id, actor_type, actor_id, action, arguments, sender, chain, traceparent, *rest = row
         with suppress(ValueError, TypeError, InvalidKeyError):
             key, keys = ActorKey(actor_type, actor_id), tuple(ActorKey(*key) for key in orjson.loads(chain))
-            found.append(Call(call_id, key, action, arguments, sender, 0.0, needs, target, keys, traceparent))
+            needs, target, takes = rest
+            found.append(Call(call_id, key, action, arguments, sender, 0.0, needs, target, keys, traceparent, takes))
     return found

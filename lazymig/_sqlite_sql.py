@@ -44,9 +44,10 @@ LAYOUTS = (
         type TEXT NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, arguments BLOB NOT NULL,
         sender TEXT NOT NULL, chain TEXT NOT NULL, traceparent TEXT,
         needs INTEGER NOT NULL, target TEXT, since REAL NOT NULL, until REAL NOT NULL,
-        status INTEGER NOT NULL, taker TEXT, result BLOB
+        status INTEGER NOT NULL, taker TEXT, takes INTEGER NOT NULL DEFAULT 0, result BLOB
     );
     CREATE INDEX call_waiting ON call (type, actor) WHERE status = 0;
+    CREATE INDEX call_taken ON call (taker) WHERE status = 1;
     CREATE INDEX call_sender ON call (sender);
     """,
 )
@@ -61,7 +62,7 @@ _IS_ALIVE = """EXISTS (
 # A call from before a reboot, when the clock began anew, lies in the future and is not taken.
 _TAKEABLE = f"""
     SELECT number FROM call
-    WHERE status = 0 AND action <> '' AND since <= :now AND :now < until
+    WHERE status = 0 AND action <> '' AND since <= :now AND :now < until AND (chain <> '[]' OR NOT :nested)
     AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node) AND (
         target = :node
         OR (target IS NULL OR target NOT IN ({_ALIVE}))
@@ -74,7 +75,7 @@ _TAKEABLE = f"""
     ORDER BY number LIMIT :limit
 """  # noqa: S608  (a constant is put in, no value)
 
-_CALL = "number, id, type, actor, action, arguments, sender, chain, traceparent, needs, target"
+_CALL = "number, id, type, actor, action, arguments, sender, chain, traceparent, needs, target, takes"
 
 _STATE = f"status, result, taker, COALESCE(taker, '') IN ({_ALIVE}), needs, target"
 
@@ -179,7 +180,7 @@ POST_DIALECT = PostDialect(
         ON CONFLICT (id) DO NOTHING
         RETURNING id
     """,  # noqa: S608  (a constant is put in, no value)
-    takeable=_TAKEABLE.replace(":limit", "1"),
+    takeable=_TAKEABLE.replace(":limit", "1").replace(":nested", "false"),
     wanted="""
         SELECT call.type, call.actor FROM call JOIN actor ON actor.type = call.type AND actor.id = call.actor
         WHERE status = 0 AND action = '' AND since <= :now AND :now < until AND owner = :node
@@ -189,18 +190,19 @@ POST_DIALECT = PostDialect(
         WHERE sender = :sender AND (status IN (1, 2, 3) OR status = 0 AND until <= :now)
     """,  # noqa: S608
     fleet="SELECT changes FROM fleet",
+    taken_ids="SELECT id FROM call WHERE status = 1 AND taker = :node",
     take=f"""
-        UPDATE call SET status = 1, taker = :node WHERE number IN ({_TAKEABLE})
+        UPDATE call SET status = 1, taker = :node, takes = takes + 1 WHERE number IN ({_TAKEABLE})
         RETURNING {_CALL}
     """,  # noqa: S608
     taken=f"SELECT {_CALL} FROM call WHERE status = 1 AND taker = :node",  # noqa: S608
     answer="""
         UPDATE call SET status = 2, result = :result, until = :now + :keep
-        WHERE id = :call AND status = 1 AND taker = :node RETURNING id
+        WHERE id = :call AND status = 1 AND taker = :node AND takes = :takes RETURNING id
     """,
     forward="""
         UPDATE call SET status = 0, taker = NULL, target = :target, needs = MAX(needs, :needs)
-        WHERE id = :call AND status = 1 AND taker = :node RETURNING id
+        WHERE id = :call AND status = 1 AND taker = :node AND takes = :takes RETURNING id
     """,
     cancel="""
         INSERT INTO call (id, type, actor, action, arguments, sender, chain, needs, since, until, status)

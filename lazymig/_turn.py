@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from lazymig.errors import DefinitionError
 
 if TYPE_CHECKING:
     from lazymig._records import ActorKey
@@ -41,11 +44,46 @@ class Turn:
 
 TURN: ContextVar[Turn | None] = ContextVar("lazymig_turn", default=None)
 
-WAITING_ELSEWHERE: ContextVar[tuple[ActorKey, ...]] = ContextVar("lazymig_waiting_elsewhere", default=())
-"""The actors on other nodes that wait for the action that runs here, outermost first."""
+
+@dataclass(slots=True, eq=False)
+class Served:
+    """A call of another node, as the code that runs for it sees it.
+
+    Attributes:
+        chain: The actors on other nodes that wait for it, outermost first.
+        is_running: False once it has ended; tasks it left behind still see it.
+    """
+
+    chain: tuple[ActorKey, ...]
+    is_running: bool = True
+
+
+SERVED: ContextVar[Served | None] = ContextVar("lazymig_served", default=None)
+
+_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{1,140})?")
 
 traceparent: ContextVar[str | None] = ContextVar("lazymig_traceparent", default=None)
 """The caller's trace (W3C Trace Context): set it where a call is made, read it in the action, on whatever node."""
+
+
+def check_trace() -> None:
+    """Refuse a trace that is none.
+
+    Raises:
+        DefinitionError: It is not of the form of W3C Trace Context.
+    """
+    trace: object = traceparent.get()
+    if trace is not None and not (isinstance(trace, str) and _TRACE.fullmatch(trace)):
+        raise DefinitionError(
+            f"traceparent is {trace!r}. Set it as W3C Trace Context has it, version-trace-parent-flags: "
+            f"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01, or to None."
+        )
+
+
+def waiting_elsewhere() -> tuple[ActorKey, ...]:
+    """Return the actors on other nodes that wait for what runs here, outermost first."""
+    served = SERVED.get()
+    return served.chain if served is not None and served.is_running else ()
 
 
 def waiting_chain() -> tuple[ActorKey, ...]:
@@ -56,7 +94,7 @@ def waiting_chain() -> tuple[ActorKey, ...]:
         if turn.is_running:
             chain.append(turn.key)
         turn = turn.parent
-    return (*WAITING_ELSEWHERE.get(), *reversed(chain))
+    return (*waiting_elsewhere(), *reversed(chain))
 
 
 def running_turn() -> Turn | None:

@@ -109,7 +109,9 @@ class Node:
         hooks: Iterable[Hook] = (),
     ) -> None:
         _options.check_positive("lease_seconds", lease_seconds)
-        _options.check_positive("max_active", max_active)
+        _options.check_store(store)
+        _options.check_count("max_active", max_active)
+        _options.check_flag("drain_on_sigterm", drain_on_sigterm)
         for name, value in {
             "hand_over": hand_over_seconds, "idle": idle_seconds, "move_on": move_on_seconds, "grace": grace_seconds
         }.items():  # fmt: skip
@@ -120,9 +122,10 @@ class Node:
         self.label = label or f"{socket.gethostname()}:{os.getpid()}"
         self._store = store
         self._types = _collect(suites)
-        self._hooks = tuple(hooks)
+        cure = "Write a list of functions: hooks=[function]."
+        self._hooks: tuple[Any, ...] = tuple(_options.read_items("hooks", hooks, callable, cure))
         self._hand_over_seconds = hand_over_seconds
-        self._grace_seconds = grace_seconds
+        self.grace_seconds = grace_seconds
         self._membership = Membership(store, self.label, build, lease_seconds, offers_of(self._types))
         self._residents = Residents(
             store,
@@ -189,7 +192,7 @@ class Node:
         self._courier.is_taking = False
         _sigterm.unwatch(self)
         try:
-            await self._residents.leave(self._grace_seconds)
+            await self._residents.leave(self.grace_seconds)
         finally:
             with anyio.CancelScope(shield=True):
                 await finish(self._sign_off())
@@ -266,7 +269,11 @@ class Node:
 
     async def _drain(self) -> None:
         self._calls.is_draining = True
-        await finish(self._store.drain(self.node_id))
+        try:
+            await finish(self._store.drain(self.node_id))
+        except BaseException:  # the others don't know
+            self._calls.is_draining = False
+            raise
         await self._residents.give_all_up()
 
     # --- for the courier ---------------------------------------------------------------------------------------
@@ -302,7 +309,10 @@ class Node:
             UnknownActorTypeError: No suite has such a type.
             ReentrantCallError: The actor waits for this block, which would wait for ever.
             ActorLockedError: It is held elsewhere, and was not given up in time.
+            DefinitionError: ``wait_seconds`` is no number of 0 or more.
         """
+        if wait_seconds is not None:
+            _options.check_not_negative("wait_seconds", wait_seconds)
         return self._activate(name_of(actor_type), actor_id, wait_seconds)
 
     @contextlib.asynccontextmanager
@@ -362,7 +372,7 @@ class Node:
     def _type(self, name: str) -> ActorType[Any]:
         known = self._types.get(name)
         if known is None:
-            raise UnknownActorTypeError(name, self._types)
+            raise UnknownActorTypeError(name, self._types, self.label)
         return known
 
     def _check_running(self) -> None:
@@ -378,10 +388,10 @@ class Node:
 
 
 def _collect(suites: Iterable[Suite]) -> dict[str, ActorType[Any]]:
-    if isinstance(suites, Suite):
-        raise DefinitionError(f"suites is {suites!r}, one suite. Write it as a list: Node(store, [suite]).")
+    cure = "Write a list of suites: Node(store, [suite]); none for a client."
+    given: Any = _options.read_items("suites", suites, lambda item: isinstance(item, Suite), cure)
     found: dict[str, ActorType[Any]] = {}
-    for suite in suites:
+    for suite in given:
         for name, actor_type in suite.actor_types.items():
             if name in found:
                 raise DefinitionError(f"two suites of the node have an actor type {name!r}. Give one another name.")

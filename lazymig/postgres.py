@@ -54,7 +54,12 @@ LISTEN_AGAIN_SECONDS = 5.0
 OLDEST_SERVER = 14
 """The oldest release of PostgreSQL that is used; the statements need 13."""
 
-_UNKNOWN_OPTION = re.compile(r'invalid URI query parameter: "([a-z_]+)"')
+_UNKNOWN_OPTION = re.compile(r'invalid URI query parameter: "([A-Za-z_]+)"')
+_WRONG_OPTION = re.compile(
+    r"(invalid \w+ value|invalid port number|bad value for|definition of service|could not parse network address).*"
+)
+"""What libpq says of the options' values, once it connects."""
+
 _PORTS = re.compile(r"[0-9,]*")
 
 _Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -223,9 +228,7 @@ async def open_postgres(
         StoreError: It can't be opened, or is no store of this release; nothing was changed then.
     """
     with _translating(place):
-        async with await psycopg.AsyncConnection.connect(
-            place.conninfo, autocommit=True, prepare_threshold=None
-        ) as connection:
+        async with await _connect(place) as connection:
             await _check_server(connection, place)
             await lay_out(connection, place, create=create)
     driver = Driver(place.conninfo, place.name, place.schema, place.pool)
@@ -237,12 +240,20 @@ async def open_postgres(
         await driver.close()
 
 
+async def _connect(place: Place) -> _Connection:
+    try:
+        return await psycopg.AsyncConnection.connect(place.conninfo, autocommit=True, prepare_threshold=None)
+    except psycopg.Error as error:
+        if wrong := _WRONG_OPTION.search(str(error)):
+            raise InvalidStoreUrlError(place.name, wrong[0]) from None
+        raise
+
+
 async def _listen(place: Place, wake: Callable[[str], None]) -> None:
     """Wake whoever notifications name, until cancelled; while there is no connection, looking for mail is enough."""
     while True:
         with suppress(psycopg.Error):
-            connection = await psycopg.AsyncConnection.connect(place.conninfo, autocommit=True, prepare_threshold=None)
-            async with connection:
+            async with await _connect(place) as connection:
                 await connection.execute(LISTEN)
                 wake("")
                 async for notification in connection.notifies():

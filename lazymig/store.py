@@ -86,10 +86,15 @@ class Post(Protocol):
         """
         ...
 
-    async def take(self, node_id: str, limit: int) -> Sequence[Call]:
+    async def take(self, node_id: str, limit: int, *, only_nested: bool = False) -> Sequence[Call]:
         """Take up to ``limit`` waiting calls, oldest first: those for this node, and those for nobody else alive.
 
         Must give each call to one node only, never one whose time is over, and none to a node that is not registered.
+
+        Args:
+            node_id: This node.
+            limit: How many.
+            only_nested: Only calls made by an action, which waits for them (`Call.chain`).
         """
         ...
 
@@ -97,15 +102,23 @@ class Post(Protocol):
         """Return the calls that this node has taken and not ended, oldest first."""
         ...
 
-    async def answer(self, call_id: str, node_id: str, result: bytes) -> bool:
+    async def answer(self, call_id: str, node_id: str, result: bytes, *, takes: int = 1) -> bool:
         """End a call that this node took.
 
+        Args:
+            call_id: The call.
+            node_id: This node.
+            result: For its sender.
+            takes: See `Call`.
+
         Returns:
-            False if it isn't this node's any more.
+            False if it isn't this node's any more, or was taken once more.
         """
         ...
 
-    async def forward(self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None) -> bool:
+    async def forward(
+        self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None, takes: int = 1
+    ) -> bool:
         """Let a call wait again that this node took and of which no code has run.
 
         Args:
@@ -113,6 +126,10 @@ class Post(Protocol):
             node_id: This node.
             needs: Raises what the call needs, never lowers it.
             target: Who holds the actor, or None.
+            takes: See `Call`.
+
+        Returns:
+            False if it isn't this node's any more, or was taken once more.
         """
         ...
 

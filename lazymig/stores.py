@@ -26,7 +26,7 @@ _OPTIONS = frozenset({"schema", "partitions", "pool"})
 _PASSWORD = re.compile(r"(://[^:/?#]*:).*(@)")
 """Up to the last @: a password may hold one, and a slash, where it should have been quoted."""
 
-_PASSWORD_OPTION = re.compile(r"([?&][a-z_]*password=)[^&]*", re.IGNORECASE)
+_OPTION = re.compile(r"([?&])([^=&]*)=([^&]*)")
 
 
 @asynccontextmanager
@@ -68,7 +68,12 @@ async def open_store(url: str, *, create: bool = True) -> AsyncIterator[Store]:
 
 def hide_password(url: str) -> str:
     """Return the URL as it may be shown, even one that is written wrongly."""
-    return _PASSWORD_OPTION.sub(r"\1***", _PASSWORD.sub(r"\1***\2", url))
+    return _OPTION.sub(_hide_password_option, _PASSWORD.sub(r"\1***\2", url))
+
+
+def _hide_password_option(found: re.Match[str]) -> str:
+    mark, name, _ = found.groups()
+    return f"{mark}{name}=***" if unquote(name).lower().endswith("password") else found[0]
 
 
 def _read_sqlite_url(url: object) -> tuple[Path, str]:
@@ -100,7 +105,10 @@ def _read_postgres_url(url: str) -> Place:
     if not start.partition(":")[2].startswith("//"):
         raise InvalidStoreUrlError(name, "a host or a database comes after two slashes")
     options = [option for option in query.split("&") if option]
-    ours = {key: value for key, _, value in (option.partition("=") for option in options) if key in _OPTIONS}
+    pairs = [(key, value) for key, _, value in (option.partition("=") for option in options) if key in _OPTIONS]
+    ours = dict(pairs)
+    if len(ours) < len(pairs):
+        raise InvalidStoreUrlError(name, f"one of {', '.join(ours)} is given twice")
     schema = ours.get("schema", "lazymig")
     if not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
         raise InvalidStoreUrlError(
@@ -117,8 +125,8 @@ def _read_postgres_url(url: str) -> Place:
 
 
 def _read_number(name: str, option: str, text: str, most: int) -> int:
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= most:
-        raise InvalidStoreUrlError(name, f"{option} is a number from 1 to {most}, not {text!r}")
+    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= most:
+        raise InvalidStoreUrlError(name, f"{option} is a number from 1 to {most}, not {text[:20]!r}")
     return int(text)
 
 

@@ -255,7 +255,7 @@ class Recording:
         """Get each actor that the dead held; they count as alive for a lease time, and the machine has another one."""
 
         async def claim(key: Key) -> None:
-            async with node.activate(*key, wait_seconds=2 * LEASE_SECONDS) as activation:
+            async with node.activate(*key, wait_seconds=LEASE_SECONDS) as activation:
                 await activation.state().load()
 
         held = [key for key, row in self._ground.read().items() if row.owner is not None]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import hand_over
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -24,3 +26,10 @@ def test_hand_over_has_a_figure_for_every_kind_of_call(store: str) -> None:
         "the same, asked of a node that was just started",
     ]
     assert "Darlean 41 ms" in shown
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(2.9, "met"), (3.1, "MISSED")])
+def test_hand_over_says_whether_its_aim_is_met(factor: float, verdict: str) -> None:
+    seconds = {kind: [0.001] * 9 for kind in hand_over.TITLES} | {hand_over.REFUSED: [0.001 * factor] * 9}
+    assert hand_over.is_met(seconds) == (verdict == "met")
+    assert f"under 3, {verdict}." in hand_over.table("store", seconds)

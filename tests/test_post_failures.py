@@ -14,6 +14,8 @@ from tests.boxes import KEY, Place, hold_silently, is_waited_for, offers, seem_t
 from tests.test_node import until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lazymig.store import Store
 
 When = Literal["before", "after", "later"]
@@ -53,21 +55,44 @@ async def test_a_node_whose_store_fails_over_a_call_answers_it_all_the_same(stor
 
 
 async def test_a_call_that_ends_while_the_store_is_asked_for_missed_ones_runs_once(store: Store) -> None:
-    """A take failed, so what was taken is asked for; when the answer comes, a call that it names has been answered."""
+    """What this node has taken is asked for; when the answer comes, a call that it names has been answered."""
+    place, faulty = Place(), FaultyStore(store)
+    named: list[str] = []
 
-    async def end_meanwhile() -> None:
-        if faulty.calls.count("taken") == 2 and faulty.calls[-1] == "taken" and not place.gate.is_set():
+    async def name_and_end(node_id: str) -> Sequence[Call]:
+        found = await store.post.taken(node_id)
+        if not named:
+            named.extend(call.action for call in found)
             place.gate.set()
-            await until(lambda: not place.node._courier._serving)
+            await until(lambda: len(place.node._courier._serving) == 0)
+        return found
 
-    place = Place()
-    faulty = FaultyStore(store, end_meanwhile)
-    async with Node(store) as client, place.run(faulty):
-        faulty.arm(Fault(0, "after", "error"))
-        assert await client.call("Box", "a", "hold") == "held"
-        assert faulty.calls[0] == "take"
+    faulty.post.taken = name_and_end  # type: ignore[method-assign]
+    async with Node(store) as client, place.run(faulty) as node:
+        holding = asyncio.create_task(client.call("Box", "a", "hold"))
+        await place.inside.wait()
+        node._courier.is_taking = False
+        calling = asyncio.create_task(client.call("Box", "b", "add"))
+        await is_waited_for(store, node.node_id)
+        assert len(await store.post.take(node.node_id, 9)) == 1
+        assert (await holding, await calling) == ("held", 1)
+        node._courier.is_taking = True
         assert await client.call("Box", "a", "add") == 101
+    assert sorted(named) == ["add", "hold"]
     assert place.log.count("hold") == 1
+
+
+async def test_a_call_is_served_that_a_failed_take_has_taken_long_after(store: Store) -> None:
+    """It lands when nobody expects it any more."""
+    place, faulty = Place(), FaultyStore(store)
+    async with Node(store) as client, place.run(faulty) as node:
+        calling = asyncio.create_task(client.call("Box", "a", "add"))
+        node._courier.is_taking = False
+        await is_waited_for(store, node.node_id)
+        assert len(await store.post.take(node.node_id, 9)) == 1
+        assert await calling == 1
+    assert faulty.calls.count("taken") == 1
+    assert place.log.count("add") == 1
 
 
 async def test_a_call_passed_on_without_an_answer_is_not_passed_on_again_while_it_runs(store: Store) -> None:
@@ -84,7 +109,7 @@ async def test_a_call_passed_on_without_an_answer_is_not_passed_on_again_while_i
         assert (await store.post.cancel("c", "sender")).status == CallStatus.TAKEN
         place.gate.set()
         await until(lambda: not node._courier._serving)
-    assert (place.log.count("hold"), faulty.calls.count("forward")) == (1, 1)
+    assert (place.log.count("hold"), faulty.calls.count("forward")) == (1, 2)
 
 
 async def test_a_call_that_was_passed_on_after_its_caller_gave_up_is_refused_not_lost(store: Store) -> None:
@@ -113,7 +138,7 @@ async def test_a_call_that_was_passed_on_while_it_was_to_be_lost_is_still_waited
         state = await store.post.lose(call_id)
         await seem_to_run(store, "able", *offers("1.0.0", "add"))
         assert len(await store.post.take("able", 9)) == 1
-        assert await store.post.answer(call_id, "able", b'{"result":7}')
+        assert await store.post.answer(call_id, "able", b'{"result":7}', takes=2)
         return state
 
     faulty = FaultyStore(store)

@@ -63,6 +63,15 @@ async def opens(url: str, **options: Any) -> None:
         ("postgresql://h/d?pool=x", "pool is a number from 1 to 1000, not 'x'"),
         ("postgresql://h/d?pool=²", "pool is a number"),
         ("postgresql://h/d?colour=red", "colour"),
+        ("postgresql://h/d?Schema=mine", "unknown option 'Schema'"),
+        ("postgresql://h/d?schema=a&schema=b", "schema is given twice"),
+        (f"postgresql://h/d?pool={'9' * 5_000}", "pool is a number"),
+        ("postgresql://127.0.0.1:1/d?sslmode=bogus", "invalid sslmode value"),
+        ("postgresql://127.0.0.1:1/d?target_session_attrs=x", "invalid target_session_attrs value"),
+        ("postgresql://127.0.0.1:1/d?connect_timeout=soon", "bad value for connect_timeout"),
+        ("postgresql://127.0.0.1:99999/d", "invalid port number"),
+        ("postgresql://127.0.0.1:1/d?service=nope", "definition of service"),
+        ("postgresql://127.0.0.1:1/d?keepalives_idle=x", "invalid integer value"),
         ("postgresql:d", "two slashes"),
     ],
 )
@@ -82,6 +91,8 @@ async def test_a_wrong_url_is_refused_by_its_reason(url: str, reason: str) -> No
         "postgresql://u:sec/ret@127.0.0.1:1/d",
         "postgresql://u:sec?ret@127.0.0.1:1/d",
         "postgresql://u:sec:ret@127.0.0.1:1/d",
+        "postgresql://u@127.0.0.1:1/d?pass%77ord=secret",
+        "postgresql://u@127.0.0.1:1/d?sslPassword=secret",
     ],
 )
 async def test_no_error_tells_the_password(url: str) -> None:

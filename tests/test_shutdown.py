@@ -10,13 +10,15 @@ import anyio
 import pytest
 
 from lazymig import Activation, Actor, Node, Suite, action, errors, hooks
-from lazymig._records import ActorKey, Claim, Fence, NodeRecord
+from lazymig._records import ActorKey, Claim, Fence, Held, NodeRecord
 from lazymig.testing import Fault, FaultyStore
+from tests.boxes import offers
 from tests.test_node import settle, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from lazymig._fleet_records import Call
     from lazymig.store import Store
 
 
@@ -76,6 +78,40 @@ async def test_a_call_that_waits_for_a_lock_does_not_bring_a_stopped_node_back(s
     assert node.node_id == ""
     assert hearts() == []
     assert isinstance(await store.claim(ActorKey("Box", "a"), Fence("silent", 2)), Claim)
+
+
+async def test_a_call_that_finds_its_actor_elsewhere_when_the_node_has_stopped_is_refused_at_once(store: Store) -> None:
+    async def claim_late(key: ActorKey, fence: Fence) -> Held:
+        reached.set()
+        await gate.wait()
+        return Held("silent")
+
+    gate, reached, faulty = asyncio.Event(), asyncio.Event(), FaultyStore(store)
+    faulty.claim = claim_late  # type: ignore[method-assign]
+    async with Node(faulty, [suite_of(nothing)], grace_seconds=0.05, hand_over_seconds=1_000) as node:
+        calling = asyncio.create_task(node.call("Box", "a", "add"))
+        await reached.wait()
+    gate.set()
+    with pytest.raises(errors.NodeStoppedError):
+        await calling
+
+
+async def test_a_call_that_is_sent_while_the_node_stops_is_refused_as_such(store: Store) -> None:
+    async def send_late(call: Call, *, max_waiting: int) -> bool:
+        reached.set()
+        await gate.wait()
+        return await store.post.send(call, max_waiting=max_waiting)
+
+    await store.register(NodeRecord("other", "other", None, 1000.0, offers("1.0.0", "add")))
+    gate, reached, faulty = asyncio.Event(), asyncio.Event(), FaultyStore(store)
+    faulty.post.send = send_late  # type: ignore[method-assign]
+    async with Node(faulty) as node:
+        calling = asyncio.create_task(node.call("Box", "a", "add"))
+        await reached.wait()
+    gate.set()
+    with pytest.raises(errors.NodeStoppedError):
+        await calling
+    assert not (await store.post.peek("other", "nobody")).has_calls
 
 
 async def test_an_activation_that_outlives_the_grace_time_runs_no_action(store: Store) -> None:

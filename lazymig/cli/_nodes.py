@@ -9,7 +9,7 @@ import click
 
 from lazymig import _version
 from lazymig.cli._access import common_options, opened, run
-from lazymig.cli._output import FOUND, Output, Refusal, suggest
+from lazymig.cli._output import FOUND, Output, Refusal, plain, suggest
 from lazymig.cli._settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _named(node: NodeStatus) -> dict[str, Any]:
 
 
 def _shown(node: NodeStatus) -> str:
-    return f"node {node.label} ({node.node_id})"
+    return f"node {plain(node.label)} ({node.node_id})"
 
 
 def _supported(offer: Offer) -> str:
@@ -188,6 +188,6 @@ def _print(nodes: Sequence[NodeStatus]) -> None:
             f"{node.active:,}",
             versions,
         )
-        table.add_row(*(Text(cell) for cell in row))  # plain text, whatever brackets it holds
+        table.add_row(*(Text(plain(cell)) for cell in row))  # plain text, whatever brackets it holds
     console = Console(width=None if Console().is_terminal else 1_000, highlight=False)
     console.print(table)

@@ -144,5 +144,10 @@ def silence() -> None:
         os.dup2(nowhere, stream.fileno())
 
 
+def plain(text: str) -> str:
+    """Return a text of one line in which nothing moves a cursor: labels come from other machines."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    return plain(" ".join(text.split()))

@@ -22,13 +22,16 @@ class UnknownActorTypeError(CallError):
     Attributes:
         actor_type: What was asked for.
         known: The types there are.
+        node: Label of the node that was to have it itself; None if any might.
     """
 
-    def __init__(self, actor_type: str, known: Iterable[str]) -> None:
+    def __init__(self, actor_type: str, known: Iterable[str], node: str | None = None) -> None:
         self.actor_type = actor_type
         self.known = tuple(sorted(known))
+        self.node = node
+        who = "no node has an" if node is None else f"node {node} itself has no"
         super().__init__(
-            f"no node has an actor type {actor_type!r}; known: {listed(self.known)}. "
+            f"{who} actor type {actor_type!r}; known: {listed(self.known)}. "
             f"Correct the name, or start a node with the suite that has it."
         )
 

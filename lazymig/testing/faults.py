@@ -222,9 +222,9 @@ class _FaultyPost:
         """See `Post.send`."""
         return bool(await self._pass("send", self._post.send(call, max_waiting=max_waiting)))
 
-    async def take(self, node_id: str, limit: int) -> Sequence[Call]:
+    async def take(self, node_id: str, limit: int, *, only_nested: bool = False) -> Sequence[Call]:
         """See `Post.take`."""
-        taken: Sequence[Call] = await self._pass("take", self._post.take(node_id, limit))
+        taken: Sequence[Call] = await self._pass("take", self._post.take(node_id, limit, only_nested=only_nested))
         return taken
 
     async def taken(self, node_id: str) -> Sequence[Call]:
@@ -232,13 +232,16 @@ class _FaultyPost:
         taken: Sequence[Call] = await self._pass("taken", self._post.taken(node_id))
         return taken
 
-    async def answer(self, call_id: str, node_id: str, result: bytes) -> bool:
+    async def answer(self, call_id: str, node_id: str, result: bytes, *, takes: int = 1) -> bool:
         """See `Post.answer`."""
-        return bool(await self._pass("answer", self._post.answer(call_id, node_id, result)))
+        return bool(await self._pass("answer", self._post.answer(call_id, node_id, result, takes=takes)))
 
-    async def forward(self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None) -> bool:
+    async def forward(
+        self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None, takes: int = 1
+    ) -> bool:
         """See `Post.forward`."""
-        return bool(await self._pass("forward", self._post.forward(call_id, node_id, needs=needs, target=target)))
+        forwarding = self._post.forward(call_id, node_id, needs=needs, target=target, takes=takes)
+        return bool(await self._pass("forward", forwarding))
 
     async def cancel(self, call_id: str, sender: str) -> CallState:
         """See `Post.cancel`."""

@@ -44,9 +44,10 @@ def call(  # noqa: PLR0913  (a call's fields)
     seconds: float = 60.0,
     needs: str = "0.0.0",
     target: str | None = None,
+    chain: tuple[ActorKey, ...] = (),
 ) -> Call:
     """Return a call."""
-    return Call(call_id, key, action, b"[[],{}]", sender, seconds, pack(parse(needs)), target)
+    return Call(call_id, key, action, b"[[],{}]", sender, seconds, pack(parse(needs)), target, chain)
 
 
 async def send(store: Store, call_id: str, **fields: Any) -> None:

@@ -269,14 +269,49 @@ class PostSuite(StoreBench):
         assert await take(store, "new") == []
         assert await take(store, "n2") == ["c"]
 
+    async def test_what_comes_late_from_an_earlier_take_counts_no_more(self, store: Store) -> None:
+        await join(store, "new")
+        await send(store, "c")
+        (first,) = await store.post.take("new", 9)
+        assert await store.post.forward("c", "new", takes=first.takes)
+        (second,) = await store.post.take("new", 9)
+        assert (first.takes, second.takes) == (1, 2)
+
+        assert not await store.post.forward("c", "new", takes=first.takes)
+        assert not await store.post.answer("c", "new", b"late", takes=first.takes)
+        assert [again.takes for again in await store.post.taken("new")] == [2]
+        assert await store.post.answer("c", "new", b"1", takes=second.takes)
+
+    async def test_a_node_sees_what_it_has_taken(self, store: Store) -> None:
+        await join(store, "new")
+        await join(store, "other")
+        for name in ("answered", "passed on", "open"):
+            await send(store, name)
+        assert (await store.post.peek("new", "s")).taken == frozenset()
+        assert len(await take(store, "new")) == 3
+        await store.post.answer("answered", "new", b"1")
+        await store.post.forward("passed on", "new")
+        assert (await store.post.peek("new", "s")).taken == {"open"}
+        assert (await store.post.peek("other", "s")).taken == frozenset()
+
+    async def test_calls_that_an_action_waits_for_can_be_taken_alone(self, store: Store) -> None:
+        await join(store, "new")
+        await send(store, "outer")
+        for name in ("inner", "next"):
+            await send(store, name, chain=(ActorKey("Car", "b"),))
+        taken = [await store.post.take("new", 1, only_nested=True) for _ in range(3)]
+        assert [[call.call_id for call in calls] for calls in taken] == [["inner"], ["next"], []]
+        assert await take(store, "new") == ["outer"]
+
     async def test_forwarding_raises_what_a_call_needs_and_never_lowers_it(self, store: Store) -> None:
         await join(store, "old", "1.0.0")
         await join(store, "new", "4.0.0")
         await send(store, "c")
         assert await take(store, "old") == ["c"]
-        for asked, expected in (("3.0.0", "3.0.0"), ("2.0.0", "3.0.0"), ("0.0.0", "3.0.0"), ("4.0.0", "4.0.0")):
-            taker = "old" if asked == expected == "3.0.0" else "new"
-            assert await store.post.forward("c", taker, needs=pack(parse(asked)))
+        steps = (("3.0.0", "3.0.0"), ("2.0.0", "3.0.0"), ("0.0.0", "3.0.0"), ("4.0.0", "4.0.0"))
+        for takes, (asked, expected) in enumerate(steps, 1):
+            taker = "old" if takes == 1 else "new"
+            assert await store.post.forward("c", taker, needs=pack(parse(asked)), takes=takes)
             assert await take(store, "old") == []
             (again,) = await store.post.take("new", 9)
             assert (again.needs, again.target) == (pack(parse(expected)), None)

@@ -1,0 +1,5 @@
+"""``python -m lazymig.cli`` is ``lazymig``."""
+
+from lazymig.cli import main
+
+main()
