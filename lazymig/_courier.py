@@ -314,7 +314,7 @@ class Courier:
         missed: Sequence[Call] = ()
         begun = frozenset(
             call_id for call_id, _ in self._begun
-        )  # one of these may be answered while the store is asked
+        )  # what is answered meanwhile was not missed
         if mail.taken - begun:
             missed = [call for call in await finish(self._post.taken(node_id)) if call.call_id not in begun]
         if not (mail.has_calls and self.is_taking and self._membership.is_fresh):
