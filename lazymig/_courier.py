@@ -312,9 +312,7 @@ class Courier:
         (Two nodes full of actions that call the other node's would otherwise wait for each other.)
         """
         missed: Sequence[Call] = ()
-        begun = frozenset(
-            call_id for call_id, _ in self._begun
-        )  # what is answered meanwhile was not missed
+        begun = frozenset(call_id for call_id, _ in self._begun)  # what is answered meanwhile was not missed
         if mail.taken - begun:
             missed = [call for call in await finish(self._post.taken(node_id)) if call.call_id not in begun]
         if not (mail.has_calls and self.is_taking and self._membership.is_fresh):
