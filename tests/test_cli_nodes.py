@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -226,3 +228,22 @@ def test_a_store_is_taken_before_and_after_the_subcommand(project: Project, monk
     ):
         assert "has no node" in project.refused(*arguments, status=1)
     assert "no store is configured" in project.refused("nodes", "forget", "x", status=2)
+
+
+async def test_a_label_moves_no_cursor(project: Project) -> None:
+    label = "web\x1b[2J\nnode other (0000) is forgotten\u202e"
+    async with running(project, label=label) as node:
+        node_id = node.node_id
+        listed = await text(project)
+        told = await text(project, "drain", node_id)
+        assert (await document(project))["nodes"][0]["label"] == label
+    shown = r"web\x1b[2J\nnode other (0000) is forgotten\u202e"
+    assert len(listed) == 2
+    assert listed[1].startswith(f"{shown} {node_id} ")
+    assert told == [f"node {shown} ({node_id}) was told to drain; it has 0 active actors"]
+
+
+def test_the_command_is_a_module_too() -> None:
+    command = [sys.executable, "-m", "lazymig.cli", "nodes", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "List the nodes" in shown
