@@ -38,6 +38,7 @@ from lazymig.errors import (
     NewerStateError,
     NodeStoppedError,
     ReentrantCallError,
+    StoreError,
     UnknownActionError,
     UnknownActorTypeError,
 )
@@ -270,14 +271,14 @@ class Calls:
         self.check_turn(key)
         if wait <= 0:
             return CallState(CallStatus.CANCELLED)
-        call = self.courier.new_call(
+        call = self.courier.outbox.new_call(
             key, action, arguments, wait,
             needs=why.needs if why else 0,
             target=why.target if why else None,
             chain=waiting_chain(),
             traceparent=traceparent.get(),
         )  # fmt: skip
-        return await self.courier.call(call)
+        return await self.courier.outbox.call(call)
 
     def _end(self, key: ActorKey, action: str, state: CallState, why: _Elsewhere | None) -> Any:
         """Return the result of a call that has ended, or raise its error."""
@@ -327,13 +328,15 @@ class Calls:
             return Answer(_outcome.encode_error(error))
 
     async def _serve(self, call: Call, node_id: str) -> Answer:
+        if not call.action:
+            raise StoreError("the call can't be read: its row in the store is damaged. Make it again.")
         known = self._types.get(call.key.type)
         try:
             if known is None or call.action not in _actions(known):
                 await self._residents.give_up(call.key, "elsewhere")
                 return Answer(None)
             if (newest := await self._move_on(call.key, known, call.action)) is not None:
-                return Answer(None, target=newest)
+                return Answer(None, target=newest, target_seconds=GUESS_SECONDS)
         except NodeStoppedError:
             return Answer(None)
         result = await self._run_here(call.key, known, call.action, call.arguments, node_id)

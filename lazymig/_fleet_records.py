@@ -7,9 +7,10 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from lazymig import _version
+from lazymig._records import ActorKey
 
 if TYPE_CHECKING:
-    from lazymig._records import ActorKey, AppliedSet
+    from lazymig._records import AppliedSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,10 @@ class CallStatus(IntEnum):
     CANCELLED = 4
 
 
+NOBODY = ActorKey("-", "-")
+"""Whose call it is that can't be read, or is not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A call on its way to a node that can take it.
@@ -144,11 +149,11 @@ class Mail:
         answers: Call id to state, of the sender's calls that were taken or have ended, and of those that wait though
             their time is over: whoever took them has let them wait again.
         fleet: Number that changes when nodes come, go or begin to drain.
-        taken: Ids of the calls that this node has taken and neither answered nor passed on.
+        taken: Id and `Call.takes` of the calls that this node has taken and neither answered nor passed on.
     """
 
     has_calls: bool
     wanted: tuple[ActorKey, ...]
     answers: dict[str, CallState]
     fleet: int
-    taken: frozenset[str] = frozenset()
+    taken: frozenset[tuple[str, int]] = frozenset()

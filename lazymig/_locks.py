@@ -135,9 +135,12 @@ class Locks:
         if isinstance(claim, Held) and wait_seconds > 0:
             async with asking(mailbox.key, wait_seconds) if asking else contextlib.nullcontext():
                 claim = await self._claim_until(mailbox.key, deadline)
+                if not isinstance(claim, Held):  # noted before the end of the block can be cut off
+                    mailbox.lease = Lease(claim, self._store, self._membership)
         if isinstance(claim, Held):
             raise ActorLockedError(mailbox.key, claim.owner, wait_seconds)
-        mailbox.lease = Lease(claim, self._store, self._membership)
+        if mailbox.lease is None:
+            mailbox.lease = Lease(claim, self._store, self._membership)
         return mailbox.lease
 
     async def _claim_until(self, key: ActorKey, deadline: float) -> Claim | Held:

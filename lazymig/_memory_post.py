@@ -7,21 +7,18 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from lazymig._fleet_records import Call, CallState, CallStatus, Mail, NodeStatus
-from lazymig._records import ActorKey
+from lazymig._fleet_records import NOBODY, Call, CallState, CallStatus, Mail, NodeStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from lazymig._records import NodeRecord
+    from lazymig._records import ActorKey, NodeRecord
 
 FORGET_LEASES = 10
 """After that many lease times of silence a node is forgotten."""
 
 KEEP_SECONDS = 600.0
 """How long a call is kept whose answer nobody fetches."""
-
-_NOBODY = ActorKey("-", "-")
 
 
 @dataclass(slots=True)
@@ -57,6 +54,7 @@ class _Letter:
     taker: str | None = None
     result: bytes | None = None
     takes: int = 0
+    target_until: float = float("inf")
 
     def as_call(self) -> Call:
         """Return the call as who takes it gets it."""
@@ -132,7 +130,7 @@ class MemoryPost:
             if letter.call.sender == sender and letter.status != CallStatus.CANCELLED and not self._is_waiting(letter)
         }
         has_calls = any(self._is_for(node_id, letter) for letter in self._letters.values())
-        taken = frozenset(call.call_id for call in self._calls_of(node_id))
+        taken = frozenset((call.call_id, call.takes) for call in self._calls_of(node_id))
         return Mail(has_calls, tuple(wanted), answers, self.fleet, taken)
 
     async def take(self, node_id: str, limit: int, *, only_nested: bool = False) -> Sequence[Call]:
@@ -153,7 +151,7 @@ class MemoryPost:
         self._check_open()
         return self._calls_of(node_id)
 
-    async def answer(self, call_id: str, node_id: str, result: bytes, *, takes: int = 1) -> bool:
+    async def answer(self, call_id: str, node_id: str, result: bytes, *, takes: int) -> bool:
         """See `Post.answer`."""
         letter = self._taken_by(call_id, node_id, takes)
         if letter is None:
@@ -162,8 +160,15 @@ class MemoryPost:
         self._ring(letter.call.sender)
         return True
 
-    async def forward(
-        self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None, takes: int = 1
+    async def forward(  # noqa: PLR0913  (the Protocol's)
+        self,
+        call_id: str,
+        node_id: str,
+        *,
+        takes: int,
+        needs: int = 0,
+        target: str | None = None,
+        target_seconds: float | None = None,
     ) -> bool:
         """See `Post.forward`."""
         letter = self._taken_by(call_id, node_id, takes)
@@ -171,16 +176,19 @@ class MemoryPost:
             return False
         letter.status, letter.taker, letter.target = CallStatus.WAITING, None, target
         letter.needs = max(letter.needs, needs)
+        letter.target_until = float("inf") if target_seconds is None else self._clock() + target_seconds
         self._ring(target)
         return True
 
-    async def cancel(self, call_id: str, sender: str) -> CallState:
+    async def cancel(self, call_id: str, sender: str, *, is_stored: bool = False) -> CallState:
         """See `Post.cancel`."""
         self._check_open()
         until = self._clock() + KEEP_SECONDS
         letter = self._letters.get(call_id)
+        if letter is None and is_stored:
+            return CallState(CallStatus.LOST)
         if letter is None:  # it may be on its way
-            call = Call(call_id, _NOBODY, "", b"", sender, 0.0)
+            call = Call(call_id, NOBODY, "", b"", sender, 0.0)
             letter = self._letters[call_id] = _Letter(call, None, 0, until, CallStatus.CANCELLED)
         elif letter.status == CallStatus.WAITING:
             letter.status, letter.until = CallStatus.CANCELLED, until
@@ -230,7 +238,7 @@ class MemoryPost:
             return False
         if letter.target == node_id:
             return True
-        if self._is_alive(letter.target) or node.is_draining:
+        if (self._is_alive(letter.target) and self._clock() < letter.target_until) or node.is_draining:
             return False
         return any(
             offer.type == letter.call.key.type and letter.call.action in offer.actions and offer.can_read(letter.needs)

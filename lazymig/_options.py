@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from lazymig import _records
 from lazymig.errors import DefinitionError, InvalidKeyError
+from lazymig.suite import Suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-T = TypeVar("T")
+    from lazymig.suite import ActorType
 
 
 def check_store(store: object) -> None:
@@ -29,6 +30,19 @@ def read_items(name: str, given: object, fits: Callable[[object], bool], cure: s
         if not fits(item):
             raise DefinitionError(f"{name} has {item!r} in it. {cure}")
     return items
+
+
+def read_suites(suites: object) -> dict[str, ActorType[Any]]:
+    """Return the actor types of suites by name."""
+    cure = "Write a list of suites: Node(store, [suite]); none for a client."
+    given: Any = read_items("suites", suites, lambda item: isinstance(item, Suite), cure)
+    found: dict[str, ActorType[Any]] = {}
+    for suite in given:
+        for name, actor_type in suite.actor_types.items():
+            if name in found:
+                raise DefinitionError(f"two suites of the node have an actor type {name!r}. Give one another name.")
+            found[name] = actor_type
+    return found
 
 
 def check_text(name: str, text: object) -> None:

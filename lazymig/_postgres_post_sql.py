@@ -20,7 +20,7 @@ _IS_TAKEABLE = f"""
     status = 0 AND action <> '' AND since <= {NOW} AND {NOW} < until
     AND {IS_REGISTERED} AND {UNHEARD} IS NULL AND (
         target = %(node)s
-        OR (target IS NULL OR target NOT IN ({ALIVE}))
+        OR (target IS NULL OR target_until <= {NOW} OR target NOT IN ({ALIVE}))
         AND EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s AND NOT draining)
         AND EXISTS (
             SELECT 1 FROM lazymig.offer WHERE incarnation = %(node)s
@@ -61,7 +61,7 @@ POST_DIALECT = PostDialect(
         WHERE sender = %(sender)s AND (status IN (1, 2, 3) OR status = 0 AND until <= {NOW})
     """,  # noqa: S608
     fleet="SELECT changes FROM lazymig.fleet",
-    taken_ids="SELECT id FROM lazymig.call WHERE status = 1 AND taker = %(node)s",
+    taken_ids="SELECT id, takes FROM lazymig.call WHERE status = 1 AND taker = %(node)s",
     take=f"""
         UPDATE lazymig.call SET status = 1, taker = %(node)s, takes = takes + 1
         WHERE number = ANY (ARRAY(
@@ -76,14 +76,18 @@ POST_DIALECT = PostDialect(
         UPDATE lazymig.call SET status = 2, result = %(result)s, until = {NOW} + %(keep)s
         WHERE id = %(call)s AND status = 1 AND taker = %(node)s AND takes = %(takes)s RETURNING id
     """,  # noqa: S608
-    forward="""
-        UPDATE lazymig.call SET status = 0, taker = NULL, target = %(target)s, needs = greatest(needs, %(needs)s)
+    forward=f"""
+        UPDATE lazymig.call SET status = 0, taker = NULL, target = %(target)s,
+            target_until = {NOW} + %(seconds)s::float8, needs = greatest(needs, %(needs)s)
         WHERE id = %(call)s AND status = 1 AND taker = %(node)s AND takes = %(takes)s RETURNING id
-    """,
+    """,  # noqa: S608
     cancel=f"""
         INSERT INTO lazymig.call (id, type, actor, action, arguments, sender, chain, needs, since, until, status)
         VALUES (%(call)s, '', '', '', '', %(sender)s, '[]', 0, {NOW}, {NOW} + %(keep)s, 4)
         ON CONFLICT (id) DO UPDATE SET status = 4, until = excluded.until WHERE call.status = 0
+    """,  # noqa: S608
+    cancel_stored=f"""
+        UPDATE lazymig.call SET status = 4, until = {NOW} + %(keep)s WHERE id = %(call)s AND status = 0
     """,  # noqa: S608
     lose=f"""
         UPDATE lazymig.call SET status = 3, until = {NOW} + %(keep)s

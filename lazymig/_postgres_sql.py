@@ -75,7 +75,7 @@ LAYOUTS = (
         number int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text COLLATE "C" NOT NULL UNIQUE,
         type text COLLATE "C" NOT NULL, actor text COLLATE "C" NOT NULL, action text COLLATE "C" NOT NULL,
         arguments bytea NOT NULL, sender text COLLATE "C" NOT NULL, chain text NOT NULL, traceparent text,
-        needs int8 NOT NULL, target text COLLATE "C", since float8 NOT NULL, until float8 NOT NULL,
+        needs int8 NOT NULL, target text COLLATE "C", target_until float8, since float8 NOT NULL, until float8 NOT NULL,
         status int2 NOT NULL, taker text COLLATE "C", takes int4 NOT NULL DEFAULT 0, result bytea
     ) {_ROOM};
     CREATE INDEX call_waiting ON lazymig.call (type, actor) WHERE status = 0;

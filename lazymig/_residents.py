@@ -160,8 +160,8 @@ class Residents:
 
     async def _deactivate(self, key: ActorKey, actor: Any) -> None:
         try:
-            with in_turn(key, self, "deactivate"):
-                await actor.deactivate()
+            with in_turn(key, self, "deactivate"):  # in a task of its own, which it may cancel
+                await asyncio.ensure_future(actor.deactivate())
         except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -286,6 +286,9 @@ class Residents:
                     await self.locks.unlock(mailbox)
                 finally:
                     self.give(mailbox, shared=False)
+        except Exception as error:  # a fault of ours: the others are let go of all the same
+            context = {"message": f"{key} could not be let go of", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
         finally:
             self._going.discard(key)
 

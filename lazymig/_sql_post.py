@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from lazymig import _rows
-from lazymig._fleet_records import Call, CallState, CallStatus, Mail
+from lazymig._fleet_records import NOBODY, Call, CallState, CallStatus, Mail
 from lazymig._records import ActorKey
 from lazymig._sql_operations import last
 from lazymig.errors import InvalidKeyError
@@ -47,6 +47,7 @@ class PostDialect:
     answer: str
     forward: str
     cancel: str
+    cancel_stored: str
     lose: str
     state: str
     remove: str
@@ -88,24 +89,33 @@ class SqlPost:
         """See `Post.taken`."""
         return await self._connection.run(partial(self._taken, node_id), writes=False)
 
-    async def answer(self, call_id: str, node_id: str, result: bytes, *, takes: int = 1) -> bool:
+    async def answer(self, call_id: str, node_id: str, result: bytes, *, takes: int) -> bool:
         """See `Post.answer`."""
         of = {"call": call_id, "node": node_id, "takes": takes, "result": result, "keep": KEEP_SECONDS}
         change = partial(self._change, self._sql.answer, self._sql.ring_sender, of)
         return await self._connection.run(change, durable=self._lasting)
 
-    async def forward(
-        self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None, takes: int = 1
+    async def forward(  # noqa: PLR0913  (the Protocol's)
+        self,
+        call_id: str,
+        node_id: str,
+        *,
+        takes: int,
+        needs: int = 0,
+        target: str | None = None,
+        target_seconds: float | None = None,
     ) -> bool:
         """See `Post.forward`."""
         of = {"call": call_id, "node": node_id, "takes": takes, "needs": needs, "target": target}
+        of["seconds"] = target_seconds
         change = partial(self._change, self._sql.forward, self._sql.ring_taker, of)
         return await self._connection.run(change, durable=self._lasting)
 
-    async def cancel(self, call_id: str, sender: str) -> CallState:
+    async def cancel(self, call_id: str, sender: str, *, is_stored: bool = False) -> CallState:
         """See `Post.cancel`."""
         of = {"call": call_id, "sender": sender, "keep": KEEP_SECONDS}
-        return await self._connection.run(partial(self._end, self._sql.cancel, of), durable=self._lasting)
+        statement = self._sql.cancel_stored if is_stored else self._sql.cancel
+        return await self._connection.run(partial(self._end, statement, of), durable=self._lasting)
 
     async def lose(self, call_id: str) -> CallState:
         """See `Post.lose`."""
@@ -156,7 +166,7 @@ class SqlPost:
         )
         keys = tuple(ActorKey(*row) for row in wanted)
         ends = {call_id: _state(row) for call_id, *row in answers}
-        return Mail(bool(calls), keys, ends, int(fleet[0][0]), frozenset(call_id for (call_id,) in taken))
+        return Mail(bool(calls), keys, ends, int(fleet[0][0]), frozenset((call_id, takes) for call_id, takes in taken))
 
     def _take(self, of: dict[str, Any]) -> Operation[list[Call]]:
         (rows,) = yield last((self._sql.take, of | self._now()))
@@ -190,12 +200,14 @@ def _state(row: Sequence[Any]) -> CallState:
 
 
 def _read(rows: Rows) -> list[Call]:
-    """Return calls, oldest first. One that can't be read is passed over, so that the others of its batch are served."""
+    """Return calls, oldest first. One that can't be read has no action, so that its sender gets an answer at least."""
     found = []
-    for row in sorted(rows):
-        _, call_id, actor_type, actor_id, action, arguments, sender, chain, traceparent, *rest = row
-        with suppress(ValueError, TypeError, InvalidKeyError):
+    for row in sorted(rows, key=itemgetter(0)):
+        _, call_id, actor_type, actor_id, action, arguments, sender, chain, traceparent, needs, target, takes = row
+        try:
             key, keys = ActorKey(actor_type, actor_id), tuple(ActorKey(*key) for key in orjson.loads(chain))
-            needs, target, takes = rest
-            found.append(Call(call_id, key, action, arguments, sender, 0.0, needs, target, keys, traceparent, takes))
+            call = Call(call_id, key, action, arguments, sender, 0.0, needs, target, keys, traceparent, takes)
+        except (ValueError, TypeError, InvalidKeyError):
+            call = Call(call_id, NOBODY, "", b"", str(sender), 0.0, takes=takes)
+        found.append(call)
     return found

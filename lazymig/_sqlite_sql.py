@@ -43,7 +43,7 @@ LAYOUTS = (
         number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
         type TEXT NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, arguments BLOB NOT NULL,
         sender TEXT NOT NULL, chain TEXT NOT NULL, traceparent TEXT,
-        needs INTEGER NOT NULL, target TEXT, since REAL NOT NULL, until REAL NOT NULL,
+        needs INTEGER NOT NULL, target TEXT, target_until REAL, since REAL NOT NULL, until REAL NOT NULL,
         status INTEGER NOT NULL, taker TEXT, takes INTEGER NOT NULL DEFAULT 0, result BLOB
     );
     CREATE INDEX call_waiting ON call (type, actor) WHERE status = 0;
@@ -65,7 +65,7 @@ _TAKEABLE = f"""
     WHERE status = 0 AND action <> '' AND since <= :now AND :now < until AND (chain <> '[]' OR NOT :nested)
     AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node) AND (
         target = :node
-        OR (target IS NULL OR target NOT IN ({_ALIVE}))
+        OR (target IS NULL OR target_until <= :now OR target NOT IN ({_ALIVE}))
         AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node AND NOT draining)
         AND EXISTS (
             SELECT 1 FROM offer
@@ -190,7 +190,7 @@ POST_DIALECT = PostDialect(
         WHERE sender = :sender AND (status IN (1, 2, 3) OR status = 0 AND until <= :now)
     """,  # noqa: S608
     fleet="SELECT changes FROM fleet",
-    taken_ids="SELECT id FROM call WHERE status = 1 AND taker = :node",
+    taken_ids="SELECT id, takes FROM call WHERE status = 1 AND taker = :node",
     take=f"""
         UPDATE call SET status = 1, taker = :node, takes = takes + 1 WHERE number IN ({_TAKEABLE})
         RETURNING {_CALL}
@@ -201,7 +201,8 @@ POST_DIALECT = PostDialect(
         WHERE id = :call AND status = 1 AND taker = :node AND takes = :takes RETURNING id
     """,
     forward="""
-        UPDATE call SET status = 0, taker = NULL, target = :target, needs = MAX(needs, :needs)
+        UPDATE call SET status = 0, taker = NULL, target = :target, target_until = :now + :seconds,
+            needs = MAX(needs, :needs)
         WHERE id = :call AND status = 1 AND taker = :node AND takes = :takes RETURNING id
     """,
     cancel="""
@@ -209,6 +210,7 @@ POST_DIALECT = PostDialect(
         VALUES (:call, '', '', '', x'', :sender, '[]', 0, :now, :now + :keep, 4)
         ON CONFLICT (id) DO UPDATE SET status = 4, until = excluded.until WHERE status = 0
     """,
+    cancel_stored="UPDATE call SET status = 4, until = :now + :keep WHERE id = :call AND status = 0",
     lose=f"""
         UPDATE call SET status = 3, until = :now + :keep
         WHERE id = :call AND status = 1 AND taker NOT IN ({_ALIVE})

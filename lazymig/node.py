@@ -121,7 +121,7 @@ class Node:
             _options.check_text(name, text)
         self.label = label or f"{socket.gethostname()}:{os.getpid()}"
         self._store = store
-        self._types = _collect(suites)
+        self._types = _options.read_suites(suites)
         cure = "Write a list of functions: hooks=[function]."
         self._hooks: tuple[Any, ...] = tuple(_options.read_items("hooks", hooks, callable, cure))
         self._hand_over_seconds = hand_over_seconds
@@ -177,7 +177,7 @@ class Node:
         self._is_running = True
         self._is_stopping = False
         self._calls.is_draining = False
-        self._courier.is_taking = True
+        self._courier.begin()
         for work in (self._residents.keep_house, self._courier.keep_looking):
             self._tasks.append(asyncio.create_task(work(), name=f"lazymig-{self.label}"))
         if self._drain_on_sigterm:
@@ -199,8 +199,12 @@ class Node:
 
     async def _sign_off(self) -> None:
         self._is_running = False
-        await self._courier.finish_serving()
-        await self._courier.end_calls(NodeStoppedError(self.label))
+        if self._draining is not None:
+            self._draining.cancel()
+            await asyncio.wait([self._draining])
+            self._draining = None
+        await self._courier.finish_serving(min(self._membership.lease_seconds, max(1.0, self.grace_seconds)))
+        await self._courier.outbox.end_calls(NodeStoppedError(self.label))
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -263,17 +267,19 @@ class Node:
         The node stays in the fleet as a client until it is left. Returns when nothing is held any more.
         """
         self._check_running()
+        was_draining = self._calls.is_draining
         if self._draining is None or self._draining.done():
-            self._draining = asyncio.create_task(self._drain())
-        await asyncio.shield(self._draining)
-
-    async def _drain(self) -> None:
-        self._calls.is_draining = True
+            self._draining = asyncio.create_task(self._drain(is_known=False))
         try:
-            await finish(self._store.drain(self.node_id))
-        except BaseException:  # the others don't know
-            self._calls.is_draining = False
+            await asyncio.shield(self._draining)
+        except StoreError:
+            self._calls.is_draining = was_draining
             raise
+
+    async def _drain(self, *, is_known: bool) -> None:
+        self._calls.is_draining = True
+        if not is_known:
+            await finish(self._store.drain(self.node_id))
         await self._residents.give_all_up()
 
     # --- for the courier ---------------------------------------------------------------------------------------
@@ -286,11 +292,18 @@ class Node:
         """Let go of an actor that another node waits for; see `Work`."""
         await self._residents.give_up(key, "wanted")
 
-    async def note_fleet(self) -> None:
+    def note_fleet(self) -> None:
         """Drain when asked to, and stay so after a new registration; see `Work`."""
         me = next((node for node in self._view.nodes if node.node_id == self.node_id), None)
-        if me is not None and me.is_draining != self._calls.is_draining and not self._is_stopping:
-            self._draining = asyncio.create_task(self._drain())
+        is_under_way = self._draining is not None and not self._draining.done()
+        if me is not None and me.is_draining != self._calls.is_draining and not (self._is_stopping or is_under_way):
+            self._draining = asyncio.create_task(self._drain_as_noted(is_known=me.is_draining))
+
+    async def _drain_as_noted(self, *, is_known: bool) -> None:
+        try:
+            await self._drain(is_known=is_known)
+        except StoreError as error:  # it is tried again: the store still says otherwise
+            _log.warning("node %s can't say yet that it drains: %s", self.label, error)
 
     def activate(
         self, actor_type: ActorType[Any] | str, actor_id: str, *, wait_seconds: float | None = None
@@ -351,7 +364,7 @@ class Node:
         try:
             if self._calls.is_draining:
                 raise NodeDrainingError(self.label)
-            lease = await self._residents.locks.lock(mailbox, wait, self._courier.asking)
+            lease = await self._residents.locks.lock(mailbox, wait, self._courier.outbox.asking)
         except CorruptStateError as error:
             return Activation(mailbox.key, known, None, hooks=self._hooks, refusal=error, started=started)
         return Activation(mailbox.key, known, lease, hooks=self._hooks, started=started, is_block=True)
@@ -385,15 +398,3 @@ class Node:
         while turn is not None and not (turn.is_running and turn.place is self._residents):
             turn = turn.parent
         return turn is not None
-
-
-def _collect(suites: Iterable[Suite]) -> dict[str, ActorType[Any]]:
-    cure = "Write a list of suites: Node(store, [suite]); none for a client."
-    given: Any = _options.read_items("suites", suites, lambda item: isinstance(item, Suite), cure)
-    found: dict[str, ActorType[Any]] = {}
-    for suite in given:
-        for name, actor_type in suite.actor_types.items():
-            if name in found:
-                raise DefinitionError(f"two suites of the node have an actor type {name!r}. Give one another name.")
-            found[name] = actor_type
-    return found

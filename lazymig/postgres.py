@@ -252,7 +252,7 @@ async def _connect(place: Place) -> _Connection:
 async def _listen(place: Place, wake: Callable[[str], None]) -> None:
     """Wake whoever notifications name, until cancelled; while there is no connection, looking for mail is enough."""
     while True:
-        with suppress(psycopg.Error):
+        with suppress(psycopg.Error, StoreError):
             async with await _connect(place) as connection:
                 await connection.execute(LISTEN)
                 wake("")

@@ -102,7 +102,7 @@ class Post(Protocol):
         """Return the calls that this node has taken and not ended, oldest first."""
         ...
 
-    async def answer(self, call_id: str, node_id: str, result: bytes, *, takes: int = 1) -> bool:
+    async def answer(self, call_id: str, node_id: str, result: bytes, *, takes: int) -> bool:
         """End a call that this node took.
 
         Args:
@@ -116,8 +116,15 @@ class Post(Protocol):
         """
         ...
 
-    async def forward(
-        self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None, takes: int = 1
+    async def forward(  # noqa: PLR0913  (named, all but two)
+        self,
+        call_id: str,
+        node_id: str,
+        *,
+        takes: int,
+        needs: int = 0,
+        target: str | None = None,
+        target_seconds: float | None = None,
     ) -> bool:
         """Let a call wait again that this node took and of which no code has run.
 
@@ -125,7 +132,8 @@ class Post(Protocol):
             call_id: The call.
             node_id: This node.
             needs: Raises what the call needs, never lowers it.
-            target: Who holds the actor, or None.
+            target: Who holds the actor, or is to have it; None: nobody.
+            target_seconds: How long only that one may take it; None: as long as it lives.
             takes: See `Call`.
 
         Returns:
@@ -133,8 +141,13 @@ class Post(Protocol):
         """
         ...
 
-    async def cancel(self, call_id: str, sender: str) -> CallState:
+    async def cancel(self, call_id: str, sender: str, *, is_stored: bool = False) -> CallState:
         """Cancel a call that waits, or that was never stored: then it can't be stored afterwards either.
+
+        Args:
+            call_id: The call.
+            sender: Who made it.
+            is_stored: It was stored for certain: if it is there no more, its end is not known, and it is LOST.
 
         Returns:
             Its state: only CANCELLED promises that it did not run and will not.

@@ -33,7 +33,7 @@ def client(w: World, hand_over_seconds: float = PATIENCE_SECONDS) -> Node:
 async def removed(w: World, node: Node) -> None:
     """Wait until the store keeps none of a node's calls that were answered."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while (await w.inner.post.peek("nobody", node._courier._sender)).answers:  # noqa: ASYNC110  (in the store)
+        while (await w.inner.post.peek("nobody", node._courier.outbox.sender)).answers:  # noqa: ASYNC110  (in the store)
             await asyncio.sleep(0)
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lazymig import Activation, Actor, Node, Suite, action, errors, hooks
+from lazymig._records import ActorKey, Claim, Fence, NodeRecord
 from lazymig.testing import FaultyStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lazymig._records import ActorKey, Fence
     from lazymig.store import Store
 from tests.test_node import Bench, settle, until
 
@@ -214,3 +214,28 @@ async def test_a_deactivate_that_hangs_holds_up_only_its_own_actor(store: Store)
         gate.set()
         await node.actor(slow, "hangs").poke()
         assert gone[2] == "hangs"
+
+
+async def test_a_block_that_is_cut_off_when_it_got_its_actor_gives_it_up(store: Store, bench: Bench) -> None:
+    """The mark by which it asked for it is removed then, which takes time."""
+    faulty = FaultyStore(store)
+
+    async def remove(call_ids: Sequence[str]) -> None:
+        await store.post.remove(call_ids)
+        if blocking is not None:
+            blocking.cancel()
+            await settle()
+
+    blocking: asyncio.Task[Any] | None = None
+    await store.register(NodeRecord("silent", "silent", None, 1_000.0))
+    key = ActorKey("Counter", "a")
+    assert isinstance(await store.claim(key, Fence("silent", 1)), Claim)
+    faulty.post.remove = remove  # type: ignore[method-assign]
+    async with Node(faulty, [bench.suite]) as node, Node(store, [bench.suite]) as other:
+        blocking = asyncio.create_task(node.activate("Counter", "a", wait_seconds=60).__aenter__())
+        await settle()
+        await store.unregister("silent")
+        await asyncio.wait([blocking])
+        assert blocking.cancelled()
+        blocking = None
+        assert await other.actor(bench.counter, "a").add() == 1

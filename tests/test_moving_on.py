@@ -119,6 +119,19 @@ async def test_an_idle_actor_goes_to_a_newer_release_at_the_next_call_of_a_clien
     assert old.log == ["activated", "add", "deactivated"]
 
 
+async def test_an_actor_that_its_newest_node_does_not_take_is_served_where_it_was(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lazymig._calls.GUESS_SECONDS", 0.1)
+    old = Place("1.0.0")
+    async with old.run(store, move_on_seconds=1e-9, idle_seconds=LONG_SECONDS) as node, Node(store) as client:
+        assert await node.call("Box", "a", "add") == 1
+        await seem_to_run(store, "deaf", *offers("2.0.0", "add"))
+        await until(knows(node, 3))
+        assert await client.call("Box", "a", "add") == 2
+    assert old.log.count("add") == 2
+
+
 async def test_actors_stay_where_they_are_beside_the_same_release(store: Store) -> None:
     here, there = Place("1.0.0"), Place("1.0.0")
     async with here.run(store, move_on_seconds=1e-9, idle_seconds=LONG_SECONDS) as node, there.run(store):
@@ -338,7 +351,7 @@ async def test_a_forged_answer_makes_nothing_but_an_error(store: Store, name: st
         call = asyncio.create_task(node.call("Box", "a", "add"))
         await is_waited_for(store, "forger")
         (taken,) = await store.post.take("forger", 9)
-        await store.post.answer(taken.call_id, "forger", orjson.dumps({"error": error}))
+        await store.post.answer(taken.call_id, "forger", orjson.dumps({"error": error}), takes=1)
         with pytest.raises(errors.RemoteError) as caught:
             await call
     assert (caught.value.type, caught.value.message, caught.value.node_id) == (name, "as forged", "forger")

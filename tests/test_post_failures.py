@@ -123,8 +123,8 @@ async def test_a_call_that_was_passed_on_after_its_caller_gave_up_is_refused_not
     async with Node(faulty, hand_over_seconds=1_000) as client:
         faulty.arm(Fault(0, "after", "error"))
         calling = asyncio.create_task(client.call("Box", "a", "add"))
-        await until(lambda: len(client._courier._overdue) == 1)
-        assert await store.post.forward(taken[0].call_id, "able")
+        await until(lambda: len(client._courier.outbox._overdue) == 1)
+        assert await store.post.forward(taken[0].call_id, "able", takes=1)
         with pytest.raises(errors.CallNotTakenError):
             await calling
         assert await store.post.take("able", 9) == []
@@ -134,7 +134,7 @@ async def test_a_call_that_was_passed_on_while_it_was_to_be_lost_is_still_waited
     """Its taker counted as dead when the caller looked, and passes it on before the caller gives it up."""
 
     async def pass_on_first(call_id: str) -> CallState:
-        assert await store.post.forward(call_id, "able")
+        assert await store.post.forward(call_id, "able", takes=1)
         state = await store.post.lose(call_id)
         await seem_to_run(store, "able", *offers("1.0.0", "add"))
         assert len(await store.post.take("able", 9)) == 1
@@ -162,6 +162,28 @@ async def test_a_call_that_was_tidied_up_before_its_caller_looked_is_lost_not_re
     async with Node(faulty, hand_over_seconds=0.2) as client:
         with pytest.raises(errors.CallLostError):
             await client.call("Box", "a", "add")
+
+
+async def test_a_call_that_ended_and_was_tidied_up_while_its_caller_stood_still_is_lost(store: Store) -> None:
+    await seem_to_run(store, "able", *offers("1.0.0", "add"))
+    async with Node(store, hand_over_seconds=0.2) as client:
+        calling = asyncio.create_task(client.call("Box", "a", "add"))
+        await is_waited_for(store, "able")
+        (call,) = await store.post.take("able", 9)
+        await until(lambda: call.call_id in client._courier.outbox.overdue)
+        await store.post.remove([call.call_id])
+        with pytest.raises(errors.CallLostError):
+            await calling
+
+
+async def test_a_call_that_was_tidied_up_before_its_node_was_left_is_lost(store: Store) -> None:
+    await seem_to_run(store, "able", *offers("1.0.0", "add"))
+    async with Node(store, hand_over_seconds=1_000) as client:
+        calling = asyncio.create_task(client.call("Box", "a", "add"))
+        await is_waited_for(store, "able")
+        await store.post.remove([call.call_id for call in await store.post.take("able", 9)])
+    with pytest.raises(errors.CallLostError):
+        await calling
 
 
 async def test_a_node_stops_though_a_call_that_it_serves_never_ends(store: Store) -> None:
@@ -201,6 +223,6 @@ async def test_a_cancelled_callers_running_call_ends_and_leaves_nothing(store: S
         place.gate.set()
         assert await other.call("Box", "a", "add") == 101
         async with asyncio.timeout(30):
-            while (await store.post.peek("nobody", client._courier._sender)).answers:  # noqa: ASYNC110
+            while (await store.post.peek("nobody", client._courier.outbox.sender)).answers:  # noqa: ASYNC110
                 await asyncio.sleep(0)
     assert place.log.count("hold") == 1

@@ -148,7 +148,7 @@ async def test_a_call_taken_before_a_crash_is_taken_by_nobody_else(server: Serve
 
 async def test_an_answer_survives_a_crash(server: Server, posted: Store) -> None:
     await take(posted, "a")
-    assert await posted.post.answer("c", "a", b"1")
+    assert await posted.post.answer("c", "a", b"1", takes=1)
     server.restart("immediate")
     kept = CallState(CallStatus.DONE, b"1", "a", is_taker_alive=False)
     assert (await posted.post.peek("b", "s")).answers == {"c": kept}
@@ -156,7 +156,7 @@ async def test_an_answer_survives_a_crash(server: Server, posted: Store) -> None
 
 async def test_a_call_passed_on_before_a_crash_still_waits(server: Server, posted: Store) -> None:
     await take(posted, "a")
-    assert await posted.post.forward("c", "a")
+    assert await posted.post.forward("c", "a", takes=1)
     server.restart("immediate")
     await join(posted, "b2")
     assert await take(posted, "b2") == [], "a call was taken while nobody may claim its actor"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import closing, nullcontext
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lazymig import Node
-from lazymig._fleet_records import Call
+from lazymig._fleet_records import Call, CallStatus
 from lazymig._records import ActorKey, Claim, Fence, NodeRecord
 from lazymig.errors import CorruptStateError, LazymigError, NotLoadedError
 from lazymig.sqlite import open_sqlite
@@ -227,7 +228,9 @@ def inner(store: SqlStore) -> sqlite3.Connection:
 @pytest.mark.parametrize(
     "damage", ["chain = 'x'", "chain = '1'", "chain = '[1]'", "chain = x'ff'", "type = ''", "actor = x'00'"]
 )
-async def test_a_call_that_can_not_be_read_keeps_no_other_from_being_served(tmp_path: Path, damage: str) -> None:
+async def test_a_call_that_can_not_be_read_is_answered_and_keeps_no_other_from_being_served(
+    tmp_path: Path, damage: str
+) -> None:
     path = tmp_path / "store.db"
     place = Place()
     async with open_sqlite(path) as store, Node(store, lease_seconds=1_000) as client:
@@ -237,8 +240,16 @@ async def test_a_call_that_can_not_be_read_keeps_no_other_from_being_served(tmp_
         await seem_to_run(store, "box", *offers("1.0.0", "add"))
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute(f"UPDATE call SET {damage} WHERE id = 'a'")
-        assert [call.call_id for call in await store.post.take("box", 9)] == ["b"]
-        assert [call.call_id for call in await store.post.taken("box")] == ["b"]
+        for calls in (await store.post.take("box", 9), await store.post.taken("box")):
+            assert [(call.call_id, call.action) for call in calls] == [("a", ""), ("b", "add")]
         await store.unregister("box")
-        async with place.run(store):
+        async with place.run(store) as node:
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("UPDATE call SET taker = ? WHERE id = 'a'", [node.node_id])  # as if it had taken it
             assert await client.call("Box", "c", "add") == 1
+            async with asyncio.timeout(20):
+                found = (await store.post.peek("-", "sender")).answers["a"]
+                while found.status != CallStatus.DONE:
+                    await asyncio.sleep(0.01)
+                    found = (await store.post.peek("-", "sender")).answers["a"]
+        assert b"can't be read" in (found.result or b"")

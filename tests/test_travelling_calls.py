@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lazymig import Node, _courier, errors, traceparent
+from lazymig import Node, _outbox, errors, traceparent
 from lazymig._fleet_records import Call, CallStatus
 from lazymig.testing import FaultyStore
 from tests.boxes import (
@@ -178,7 +178,7 @@ async def test_a_call_that_nobody_takes_is_given_up_and_never_runs(store: Store)
 
 
 async def test_a_queue_that_is_full_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_courier, "MAX_WAITING", 2)
+    monkeypatch.setattr(_outbox, "MAX_WAITING", 2)
     await hold_silently(store)
     async with Place().run(store) as node:
         calls = [asyncio.create_task(node.call("Box", "a", "add")) for _ in range(3)]

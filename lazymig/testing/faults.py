@@ -232,20 +232,17 @@ class _FaultyPost:
         taken: Sequence[Call] = await self._pass("taken", self._post.taken(node_id))
         return taken
 
-    async def answer(self, call_id: str, node_id: str, result: bytes, *, takes: int = 1) -> bool:
+    async def answer(self, call_id: str, node_id: str, result: bytes, *, takes: int) -> bool:
         """See `Post.answer`."""
         return bool(await self._pass("answer", self._post.answer(call_id, node_id, result, takes=takes)))
 
-    async def forward(
-        self, call_id: str, node_id: str, *, needs: int = 0, target: str | None = None, takes: int = 1
-    ) -> bool:
+    async def forward(self, call_id: str, node_id: str, **how: Any) -> bool:
         """See `Post.forward`."""
-        forwarding = self._post.forward(call_id, node_id, needs=needs, target=target, takes=takes)
-        return bool(await self._pass("forward", forwarding))
+        return bool(await self._pass("forward", self._post.forward(call_id, node_id, **how)))
 
-    async def cancel(self, call_id: str, sender: str) -> CallState:
+    async def cancel(self, call_id: str, sender: str, *, is_stored: bool = False) -> CallState:
         """See `Post.cancel`."""
-        state: CallState = await self._pass("cancel", self._post.cancel(call_id, sender))
+        state: CallState = await self._pass("cancel", self._post.cancel(call_id, sender, is_stored=is_stored))
         return state
 
     async def lose(self, call_id: str) -> CallState:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 SCHEDULES = "tests/test_schedules.py::test_fleet_keeps_the_rules_under_hundreds_of_schedules"
 CALLS = "tests/test_schedules.py::test_travelling_calls_keep_the_rules_under_hundreds_of_schedules"
 METHODS = {
-    "schedules in memory": f"{SCHEDULES}[memory-0]",
+    "schedules in memory": f"{SCHEDULES}[memory-1]",
     "schedules on SQLite": f"{SCHEDULES}[sqlite-6]",
     "schedules of calls": f"{CALLS}[memory-0]",
     "histories": "tests/test_histories.py::test_history_of_killed_and_stopped_processes_is_linearizable_per_actor",
@@ -54,7 +54,7 @@ METHODS = {
 SCHEDULES_IN_CI = {"schedules in memory": "1920", "schedules on SQLite": "480", "schedules of calls": "1920"}
 """As many as all seeds of the kind together."""
 
-PLUGINS_NOT_NEEDED = ("cacheprovider", "cov", "hypothesispytest", "xdist")
+PLUGINS_NOT_NEEDED = ("cacheprovider", "cov", "hypothesispytest", "logging", "xdist")
 ADDOPTS = ("-o", "addopts=--strict-markers --strict-config -m 'not stress'")
 
 pytestmark = [pytest.mark.planted, pytest.mark.no_cover, pytest.mark.timeout(300)]
