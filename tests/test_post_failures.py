@@ -152,6 +152,24 @@ async def test_a_call_that_was_passed_on_while_it_was_to_be_lost_is_still_waited
         assert await calling == 7
 
 
+async def test_a_call_that_ends_while_its_caller_gives_it_up_has_its_result(store: Store) -> None:
+    """Its end was noted, and its row removed, before the store was asked to cancel it."""
+
+    async def cancel_late(call_id: str, sender: str, *, is_stored: bool = False) -> CallState:
+        assert await store.post.answer(call_id, "able", b'{"result":7}', takes=1)
+        await until(lambda: faulty.calls[-1] == "remove")
+        return await store.post.cancel(call_id, sender, is_stored=is_stored)
+
+    faulty = FaultyStore(store)
+    faulty.post.cancel = cancel_late  # type: ignore[method-assign]
+    await seem_to_run(store, "able", *offers("1.0.0", "add"))
+    async with asyncio.timeout(30), Node(faulty, hand_over_seconds=0.2) as client:
+        calling = asyncio.create_task(client.call("Box", "a", "add"))
+        await is_waited_for(store, "able")
+        assert len(await store.post.take("able", 9)) == 1
+        assert await calling == 7
+
+
 async def test_a_call_that_was_tidied_up_before_its_caller_looked_is_lost_not_refused(store: Store) -> None:
     async def forget_it() -> None:
         if faulty.calls[-1:] == ["send"]:

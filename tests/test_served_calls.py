@@ -58,7 +58,7 @@ async def raise_cancelled(_: Any) -> None:
 async def test_a_call_whose_action_is_cancelled_by_itself_is_answered(
     store: Store, run: Callable[[Any], Awaitable[None]]
 ) -> None:
-    async with Node(store, [suite_of(run)]) as node, Node(store) as client, asyncio.timeout(20):
+    async with Node(store, [suite_of(run)]) as node, Node(store) as client, asyncio.timeout(10):
         with pytest.raises(errors.RemoteError) as caught:
             await client.call("Odd", "a", "run")
         assert (caught.value.type, caught.value.node_id) == ("CancelledError", node.node_id)
@@ -84,7 +84,7 @@ async def test_a_cancelled_action_is_answered_though_the_store_fails(store: Stor
     answers: list[str] = []
     faulty = FaultyStore(store)
     faulty.post.answer = fail_twice  # type: ignore[method-assign]
-    async with Node(store) as client, Node(faulty, [suite_of(run)]), asyncio.timeout(20):
+    async with Node(store) as client, Node(faulty, [suite_of(run)]), asyncio.timeout(10):
         if is_late:
             assert await client.call("Odd", "a", "run") is None
         else:
@@ -132,7 +132,7 @@ async def test_nodes_full_of_actions_that_call_each_others_go_on(
         for name in ("b1", "b2"):
             assert await two.call("Box", name, "add") == 1
         calls = [client.call("Box", f"a{number}", "go", [f"b{number}", f"c{number}"]) for number in (1, 2)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(10):
             assert await asyncio.gather(*calls) == ["c1", "c2"]
 
 
