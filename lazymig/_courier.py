@@ -164,7 +164,8 @@ class Courier:
 
     async def _look(self, group: TaskGroup) -> None:
         node_id = self._membership.node_id
-        overdue = self.outbox.overdue
+        overdue = self.outbox.overdue  # both as before the store is asked: what ends meanwhile was not missed
+        begun = self._begun_by(node_id)
         mail = await self._post.peek(node_id, self.outbox.sender)
         await self.outbox.note_answers(mail, overdue)
         await self._view.follow(mail.fleet)
@@ -172,7 +173,7 @@ class Courier:
         for key in mail.wanted:
             group.start_soon(self._give_up, key)
         async with self._taking:
-            for call in await self._take(mail, node_id):
+            for call in await self._take(mail, begun, node_id):
                 self._begun.add((node_id, call.call_id, call.takes))
                 task = asyncio.create_task(self._serve(call, node_id))
                 self._serving.add(task)
@@ -180,14 +181,16 @@ class Courier:
         if self._membership.clock() >= self._tidy_due:
             await self._tidy()
 
-    async def _take(self, mail: Mail, node_id: str) -> Sequence[Call]:
+    def _begun_by(self, node_id: str) -> set[tuple[str, int]]:
+        return {(call_id, takes) for owner, call_id, takes in self._begun if owner == node_id}
+
+    async def _take(self, mail: Mail, begun: set[tuple[str, int]], node_id: str) -> Sequence[Call]:
         """Take what is waiting, and what was taken without our knowing; beyond `MAX_SERVED` only what actions wait for.
 
         (Two nodes full of actions that call the other node's would otherwise wait for each other.)
         """
         missed: Sequence[Call] = ()
-        # What is answered while the store is asked was not missed.
-        begun = {(call_id, takes) for owner, call_id, takes in self._begun if owner == node_id}
+        begun |= self._begun_by(node_id)
         if mail.taken - begun:
             taken = await finish(self._post.taken(node_id))
             missed = [call for call in taken if (call.call_id, call.takes) not in begun]
