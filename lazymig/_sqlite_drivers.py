@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
-    from lazymig._sql_operations import Operation
+    from lazymig._sql_operations import Batch, Operation
 
 T = TypeVar("T")
 Steps: TypeAlias = "Generator[None, None, T]"
@@ -68,22 +68,29 @@ def _fetch(connection: sqlite3.Connection, statement: str, parameters: Mapping[s
 
 
 def steps(connection: sqlite3.Connection, operation: Operation[T], *, writes: bool) -> Steps[T]:
-    """Run one operation in one transaction, a statement a step; it is rolled back if anything raises."""
+    """Run one operation in one transaction, a statement a step; it is rolled back if anything raises.
+
+    A statement's error is raised in the operation, which may go on after it (see `lazymig._sqlite_groups`).
+    """
     connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
     try:
-        rows: list[Any] | None = None
+        resume: Callable[[], Batch] = partial(next, operation)
         while True:
             yield
             try:
-                batch = operation.send(rows)  # type: ignore[arg-type]  # a generator starts with None
+                batch = resume()
             except StopIteration as end:
                 found: T = end.value
                 break
-            rows = []
-            for number, (statement, parameters) in enumerate(batch.statements):
-                if number:
-                    yield
-                rows.append(_fetch(connection, statement, parameters))
+            rows: list[Any] = []
+            resume = partial(operation.send, rows)
+            try:
+                for number, (statement, parameters) in enumerate(batch.statements):
+                    if number:
+                        yield
+                    rows.append(_fetch(connection, statement, parameters))
+            except sqlite3.Error as error:
+                resume = partial(operation.throw, error)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -112,9 +119,11 @@ class Driver(Protocol):
 
     Attributes:
         pulse_busy_seconds: How long a heartbeat waits for another connection's transaction.
+        has_groups: Whether operations that wait at the same time share a transaction.
     """
 
     pulse_busy_seconds: float
+    has_groups: bool
 
     async def open(self) -> None:
         """Open the file; nothing is left of it if that fails."""
@@ -148,6 +157,8 @@ class Thread(aiosqlite.Connection):
     pulse_busy_seconds = 0.25
     """A heartbeat counts from when it was sent, so it is better sent anew than sent late."""
 
+    has_groups = True
+
     async def open(self) -> None:
         """See `Driver.open`; cut off, it has closed what the thread opened meanwhile."""
         made: list[sqlite3.Connection] = []
@@ -180,6 +191,7 @@ class Inline:
     """Runs on the event loop's thread, a turn a statement."""
 
     pulse_busy_seconds = 0.0
+    has_groups = False
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect

@@ -2,7 +2,8 @@
 
 Rules:
 
-1. One connection, one writer: operations queue, each is one trip and one transaction (see `lazymig._sqlite_drivers`).
+1. One connection, one writer: operations queue, each is one trip and one transaction (see `lazymig._sqlite_drivers`),
+   or several that write share one (see `lazymig._sqlite_groups`).
 2. Commits are synced to disk (``synchronous=FULL``) unless the URL says otherwise; claims, releases and heartbeats are
    not, because a lock need not survive a power failure. In WAL mode a later sync covers what was written before it.
 3. After a failed sync that SQLite tells of, the connection writes the log anew before its next operation that writes
@@ -37,6 +38,7 @@ from lazymig._sqlite_drivers import (
     is_busy,
     steps,
 )
+from lazymig._sqlite_groups import Groups
 from lazymig._sqlite_sql import APPLICATION_ID, DIALECT, LAYOUTS, POST_DIALECT
 from lazymig.errors import (
     StoreClosedError,
@@ -253,6 +255,7 @@ class SQLiteConnection:
         self.driver = driver
         self._path = path
         self._syncing = Syncing(partial(rewrite, path.with_name(f"{path.name}-wal")), is_full=is_full)
+        self._groups = Groups(self._drive) if driver.has_groups else None
         self._is_closed = False
         self._looking: sqlite3.Connection | None = None
         self._presence = Presence(path.with_name(f"{path.name}-nodes"))
@@ -264,7 +267,12 @@ class SQLiteConnection:
         self.trips += 1
         self.commits += durable
         with translating(self.name):
-            return await self.driver.walk(partial(self._syncing.steps, operation, writes=writes, durable=durable))
+            if writes and self._groups is not None:
+                return await self._groups.run(operation, durable=durable)
+            return await self._drive(operation, writes=writes, durable=durable)
+
+    async def _drive(self, operation: Callable[[], Operation[T]], *, durable: bool, writes: bool = True) -> T:
+        return await self.driver.walk(partial(self._syncing.steps, operation, writes=writes, durable=durable))
 
     @asynccontextmanager
     async def watch(self, wake: Callable[[str], None]) -> AsyncIterator[None]:  # noqa: ARG002  (the Protocol's)
@@ -312,6 +320,8 @@ class SQLiteConnection:
         if self._looking is not None:
             self._looking.close()
         try:
+            if self._groups is not None:
+                await self._groups.end()
             await self.driver.close()
         finally:
             self._presence.close()

@@ -1,0 +1,136 @@
+"""The cases, each with its goal."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from benchmarks import in_memory, on_sqlite
+from benchmarks.measure import Size, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from benchmarks.measure import Block, Comparison
+
+    Open = Callable[[Size], AbstractAsyncContextManager[tuple[Block, Block]]]
+
+Unit = Literal["ratio", "us more", "times faster"]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One comparison.
+
+    Attributes:
+        name: Chosen by it.
+        title: What is measured.
+        baseline: What it is compared with.
+        goal: At most that, or for "times faster" at least.
+        unit: Of goal and figure.
+        open: Yields both sides.
+        size: Of a full run.
+        quick: Of a quick one.
+    """
+
+    name: str
+    title: str
+    baseline: str
+    goal: float
+    unit: Unit
+    open: Open
+    size: Size
+    quick: Size
+
+    async def run(self, *, is_quick: bool) -> Result:
+        """Measure it."""
+        size = self.quick if is_quick else self.size
+        async with self.open(size) as (ours, base):
+            return Result(self, await compare(ours, base, size))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a case gave.
+
+    Attributes:
+        case: The case.
+        comparison: What was measured.
+    """
+
+    case: Case
+    comparison: Comparison
+
+    @property
+    def figures(self) -> Sequence[float]:
+        """One a trial, in the unit of the goal, in order of size."""
+        if self.case.unit == "us more":
+            return self.comparison.differences
+        if self.case.unit == "ratio":
+            return self.comparison.ratios
+        return sorted(1.0 / ratio for ratio in self.comparison.ratios)
+
+    @property
+    def figure(self) -> float:
+        """Their median."""
+        return statistics.median(self.figures)
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the goal is reached."""
+        return self.figure >= self.case.goal if self.case.unit == "times faster" else self.figure <= self.case.goal
+
+
+FAST, FAST_QUICK = Size(trials=7, rounds=40, calls=200), Size(trials=5, rounds=5, calls=100)
+SLOW, SLOW_QUICK = Size(trials=7, rounds=12, calls=50), Size(trials=5, rounds=3, calls=20)
+CROWD, CROWD_QUICK = Size(trials=7, rounds=8, calls=100), Size(trials=5, rounds=2, calls=100)
+
+CASES = (
+    Case(
+        "core", "decide, run and stamp, none pending", "decode",
+        3.0, "us more", partial(in_memory.core, is_pending=False), FAST, FAST_QUICK,
+    ),
+    Case(
+        "core-pending", "decide, run and stamp, 3 pending", "decode, 3 functions, encode",
+        8.0, "us more", partial(in_memory.core, is_pending=True), FAST, FAST_QUICK,
+    ),
+    Case(
+        "block", "node.activate … exit, memory", "decode",
+        30.0, "us more", in_memory.block, FAST, FAST_QUICK,
+    ),
+    Case(
+        "proxy", "a call to an active actor", "await of the method",
+        10.0, "us more", in_memory.proxy, FAST, FAST_QUICK,
+    ),
+    Case(
+        "registered", "1,000 migrations registered, none pending", "1 registered",
+        1.10, "ratio", in_memory.many_migrations, FAST, FAST_QUICK,
+    ),
+    Case(
+        "cold", "cold activation, SQLite", "load in one trip, decode",
+        1.75, "ratio", on_sqlite.cold, SLOW, SLOW_QUICK,
+    ),
+    Case(
+        "pending", "3 pending, SQLite, NORMAL", "claim, 3 functions, fenced save in two trips",
+        1.35, "ratio", partial(on_sqlite.pending, synchronous="normal"), SLOW, SLOW_QUICK,
+    ),
+    Case(
+        "pending-full", "3 pending, SQLite, FULL", "the same, synced",
+        1.35, "ratio", partial(on_sqlite.pending, synchronous="full"), SLOW, SLOW_QUICK,
+    ),
+    Case(
+        "crowd", "100 at once, 3 pending, NORMAL", "synchronous read, change, write",
+        2.5, "ratio", partial(on_sqlite.crowd, synchronous="normal"), CROWD, CROWD_QUICK,
+    ),
+    Case(
+        "crowd-full", "100 at once, 3 pending, FULL", "the same, synced",
+        0.4, "ratio", partial(on_sqlite.crowd, synchronous="full"), CROWD, CROWD_QUICK,
+    ),
+    Case(
+        "grouped", "100 at once, FULL, group commit", "without it",
+        4.0, "times faster", on_sqlite.grouped, CROWD, CROWD_QUICK,
+    ),
+)  # fmt: skip

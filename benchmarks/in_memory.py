@@ -1,0 +1,114 @@
+"""Cases without a disk: the pure core, the store in memory, and a call to an active actor."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from benchmarks.measure import computed, repeated
+from benchmarks.things import FUNCTIONS, Car, suite, value
+from lazymig import Node, _plan, _upgrade, codec, open_store
+from lazymig._records import Stamp
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from benchmarks.measure import Block, Size
+    from lazymig._migrations import Chain
+
+
+@asynccontextmanager
+async def core(size: Size, *, is_pending: bool) -> AsyncIterator[tuple[Block, Block]]:
+    """Decide, run and stamp, over decoding; with pending migrations, over the functions and encoding, too."""
+    chain = suite(3).actor_types["Car"].chain
+    data = orjson.dumps(value())
+    stamp = None if is_pending else Stamp(chain.release, chain.release)
+    found = _plan.Found(stamp, True, True, 0)  # noqa: FBT003  (a record)
+
+    def plain() -> bytes | None:
+        state = orjson.loads(data)
+        if not is_pending:
+            return None
+        for function in FUNCTIONS:
+            function(state)
+        return orjson.dumps(state)
+
+    async def ours() -> bytes | None:
+        return await _migrate(chain, found, data)
+
+    yield repeated(ours, size.calls), computed(plain, size.calls)
+
+
+async def _migrate(chain: Chain, found: _plan.Found, data: bytes) -> bytes | None:
+    plan = _plan.decide(chain, found, None)
+    if not isinstance(plan, _plan.Plan):
+        raise plan
+    state = codec.decode(data)
+    encoded = None
+    if plan.steps:
+        state = await _upgrade.run(plan.steps, state, None, None)
+        encoded = _upgrade.encode_result(state, "it", plan.steps, None)
+    migrated_at = datetime.now(UTC) if plan.steps else None
+    _plan.stamp_after(chain, found, _plan.Storing(plan, creates_main=False, migrated_at=migrated_at))
+    return encoded
+
+
+@asynccontextmanager
+async def block(size: Size) -> AsyncIterator[tuple[Block, Block]]:
+    """A whole ``node.activate`` … exit with a load, over decoding what it loads."""
+    data = orjson.dumps(value())
+    async with open_store("memory:") as store, Node(store, [suite(0)], lease_seconds=1_000) as node:
+        await store.insert("Car", "state", [("a", data)])
+
+        async def ours() -> Any:
+            async with node.activate("Car", "a") as activation:
+                return await activation.state().migrate_and_load()
+
+        yield repeated(ours, size.calls), computed(partial(orjson.loads, data), size.calls)
+
+
+@asynccontextmanager
+async def proxy(size: Size) -> AsyncIterator[tuple[Block, Block]]:
+    """A call to an active actor through its proxy, over awaiting the method itself."""
+    async with open_store("memory:") as store, Node(store, [suite(0)], idle_seconds=1_000, lease_seconds=1_000) as node:
+        await store.insert("Car", "state", [("a", orjson.dumps(value()))])
+        car: Car = node.actor("Car", "a")
+        await car.echo(0)
+        numbers = count()
+        direct = node._residents._mailboxes[next(iter(node._residents._mailboxes))].actor
+        assert direct is not None
+
+        async def ours() -> int:
+            return await car.echo(next(numbers))
+
+        async def plain() -> int:
+            found: int = await direct.echo(next(numbers))
+            return found
+
+        yield repeated(ours, size.calls), repeated(plain, size.calls)
+
+
+@asynccontextmanager
+async def many_migrations(size: Size) -> AsyncIterator[tuple[Block, Block]]:
+    """A block on an actor of a type with 1,000 migrations, none pending, over one of a type with one."""
+    data = orjson.dumps(value())
+    async with open_store("memory:") as store, open_store("memory:") as other:
+        many, one = suite(1_000), suite(1)
+        async with Node(store, [many], lease_seconds=1_000) as node, Node(other, [one], lease_seconds=1_000) as beside:
+            sides = []
+            for where, serving in ((store, node), (other, beside)):
+                await where.insert("Car", "state", [("a", data)])
+                sides.append(repeated(partial(_load, serving), size.calls))
+            await asyncio.gather(_load(node), _load(beside))
+            yield sides[0], sides[1]
+
+
+async def _load(node: Node) -> Any:
+    async with node.activate("Car", "a") as activation:
+        return await activation.state().migrate_and_load()
