@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cases import CASES
+from benchmarks.servers import NoServerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,11 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in options.case if name not in names]:
         parser.error(f"there is no case {unknown[0]!r}, only {', '.join(names)}.")
     print(machine())
-    print(f"{'case':<14}{'what':<44}{'lazymig':>12}{'baseline':>12}{'figure':>10}{'range':>18}{'noise':>8}{'goal':>8}")
+    print(f"{'case':<18}{'what':<44}{'lazymig':>12}{'baseline':>12}{'figure':>10}{'range':>18}{'noise':>8}{'goal':>8}")
     results = []
     for case in CASES:
-        if not options.case or case.name in options.case:
-            results.append(asyncio.run(case.run(is_quick=options.quick)))
+        size = case.size_of(is_quick=options.quick)
+        if size is None or (options.case and case.name not in options.case):
+            continue
+        try:
+            results.append(asyncio.run(case.run(size)))
+        except (ModuleNotFoundError, NoServerError) as error:
+            print(f"{case.name:<18}not measured: {error}. Run: pip install -e '.[bench]'", flush=True)
+        else:
             print(row(results[-1]), flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(document(results), indent=1))
@@ -56,7 +63,7 @@ def row(result: Result) -> str:
     spread = f"{figures[0]:.2f}–{figures[-1]:.2f}"
     verdict = "met" if result.is_met else "MISSED"
     return (
-        f"{case.name:<14}{case.title:<44}{ours:>12}{base:>12}{result.figure:>10.2f}{spread:>18}"
+        f"{case.name:<18}{case.title:<44}{ours:>12}{base:>12}{result.figure:>10.2f}{spread:>18}"
         f"{result.comparison.noise:>8.1%}{case.goal:>8g}{UNITS[case.unit]}, {verdict}  (over: {case.baseline})"
     )
 

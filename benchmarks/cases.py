@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from benchmarks import in_memory, on_sqlite
+from benchmarks import in_memory, on_postgres, on_sqlite, peers
 from benchmarks.measure import Size, compare
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class Case:
         goal: At most that, or for "times faster" at least.
         unit: Of goal and figure.
         open: Yields both sides.
-        size: Of a full run.
-        quick: Of a quick one.
+        size: Of a full run; None: not in one.
+        quick: Of a quick one; None: not in one.
     """
 
     name: str
@@ -42,12 +42,15 @@ class Case:
     goal: float
     unit: Unit
     open: Open
-    size: Size
-    quick: Size
+    size: Size | None
+    quick: Size | None
 
-    async def run(self, *, is_quick: bool) -> Result:
+    def size_of(self, *, is_quick: bool) -> Size | None:
+        """Return how much of it is measured."""
+        return self.quick if is_quick else self.size
+
+    async def run(self, size: Size) -> Result:
         """Measure it."""
-        size = self.quick if is_quick else self.size
         async with self.open(size) as (ours, base):
             return Result(self, await compare(ours, base, size))
 
@@ -132,5 +135,25 @@ CASES = (
     Case(
         "grouped", "100 at once, FULL, group commit", "without it",
         4.0, "times faster", on_sqlite.grouped, CROWD, CROWD_QUICK,
+    ),
+    Case(
+        "actors", "cold activation, 1,000,000 actors, SQLite", "1,000 actors",
+        1.5, "ratio", partial(on_sqlite.populated, many=1_000_000, few=1_000), SLOW, None,
+    ),
+    Case(
+        "actors-quick", "cold activation, 50,000 actors, SQLite", "1,000 actors",
+        1.5, "ratio", partial(on_sqlite.populated, many=50_000, few=1_000), None, SLOW_QUICK,
+    ),
+    Case(
+        "postgres", "cold activation, PostgreSQL", "SELECT by key, decode",
+        1.5, "ratio", on_postgres.cold, SLOW, SLOW_QUICK,
+    ),
+    Case(
+        "postgres-pending", "3 pending, PostgreSQL", "SELECT, 3 functions, UPDATE",
+        1.3, "ratio", on_postgres.pending, SLOW, SLOW_QUICK,
+    ),
+    Case(
+        "pyrmute", "decide, run and stamp, 3 pending", "pyrmute",
+        0.6, "ratio", peers.pyrmute, FAST, FAST_QUICK,
     ),
 )  # fmt: skip

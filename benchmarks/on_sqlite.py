@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import tempfile
 import time
 from contextlib import asynccontextmanager
@@ -163,10 +164,11 @@ async def cold(size: Size, synchronous: str = "normal", actors: int = 0) -> Asyn
             rows = await at.plain.execute_fetchall(LOAD, [actor_id])
             return [orjson.loads(data) for (data,) in rows]
 
-        yield giving_up(node, each(ids, size.calls, partial(_activate, node))), each(ids, size.calls, load)
+        yield giving_up(node, each(ids, size.calls, partial(activate, node))), each(ids, size.calls, load)
 
 
-async def _activate(node: Node, actor_id: str) -> None:
+async def activate(node: Node, actor_id: str) -> None:
+    """Call an actor that is not active."""
     await node.call("Car", actor_id, "echo", 1)
 
 
@@ -178,13 +180,14 @@ async def pending(size: Size, synchronous: str = "normal") -> AsyncIterator[tupl
 
         async def upgrade(actor_id: str) -> None:
             data = await at.transact(_lock, actor_id, durable=False)
-            await at.transact(_save, actor_id, _migrated(data), durable=True)
+            await at.transact(_save, actor_id, migrated(data), durable=True)
 
-        ours = each(ids, size.calls, partial(_activate, node))
+        ours = each(ids, size.calls, partial(activate, node))
         yield giving_up(node, ours), restoring(at, each(ids, size.calls, upgrade))
 
 
-def _migrated(data: bytes) -> bytes:
+def migrated(data: bytes) -> bytes:
+    """Return what the three functions make of a state."""
     state = orjson.loads(data)
     for function in FUNCTIONS:
         function(state)
@@ -214,7 +217,7 @@ async def crowd(size: Size, synchronous: str) -> AsyncIterator[tuple[Block, Bloc
             start = next(starts) % (len(ids) - size.calls + 1)
             return await at.plain.call(partial(_change_each, ids[start : start + size.calls], at.is_full))
 
-        yield giving_up(node, at_once(ids, size.calls, partial(_activate, node))), restoring(at, plain)
+        yield giving_up(node, at_once(ids, size.calls, partial(activate, node))), restoring(at, plain)
 
 
 def _change_each(ids: list[str], is_full: bool, connection: sqlite3.Connection) -> float:  # noqa: FBT001
@@ -223,7 +226,7 @@ def _change_each(ids: list[str], is_full: bool, connection: sqlite3.Connection) 
     for actor_id in ids:
         connection.execute("BEGIN IMMEDIATE")
         (data,) = connection.execute(LOAD, [actor_id]).fetchone()
-        connection.execute("UPDATE plain SET value = ? WHERE id = ?", [_migrated(data), actor_id])
+        connection.execute("UPDATE plain SET value = ? WHERE id = ?", [migrated(data), actor_id])
         connection.execute("COMMIT")
     return (time.perf_counter() - started) / len(ids)
 
@@ -240,5 +243,22 @@ async def grouped(size: Size) -> AsyncIterator[tuple[Block, Block]]:
         apart.store._connection._groups = None
         ids = await fill(at, size.total + size.calls)
         more = await fill(apart, 2 * (size.total + size.calls))
-        ours = giving_up(node, at_once(ids, size.calls, partial(_activate, node)))
-        yield ours, giving_up(lonely, at_once(more, size.calls, partial(_activate, lonely)))
+        ours = giving_up(node, at_once(ids, size.calls, partial(activate, node)))
+        yield ours, giving_up(lonely, at_once(more, size.calls, partial(activate, lonely)))
+
+
+@asynccontextmanager
+async def populated(size: Size, many: int, few: int) -> AsyncIterator[tuple[Block, Block]]:
+    """A cold activation in a store of many actors of 300 bytes, spread over it, over one in a store of few."""
+    async with (
+        place("normal") as at,
+        place("normal") as beside,
+        serving(at.store, 0) as node,
+        serving(beside.store, 0) as other,
+    ):
+        sides = []
+        for where, number, serves in ((at, many, node), (beside, few, other)):
+            ids = await fill(where, number, 300)
+            random.Random(1).shuffle(ids)  # noqa: S311  (an order)
+            sides.append(giving_up(serves, each(ids, size.calls, partial(activate, serves))))
+        yield sides[0], sides[1]

@@ -32,6 +32,7 @@ METHODS = {
     "power loss": "tests/test_power_loss.py",
     "failing I/O": "tests/test_failing_io.py",
     "store contract": "tests/test_stores.py::TestSQLiteStore",
+    "group commit": "tests/test_sqlite_groups.py",
     "contention": "tests/test_stores.py::TestPostgresStore",
     "fleet contract": "tests/test_stores.py::TestMemoryFleet",
     "fleet contract on SQLite": "tests/test_stores.py::TestSQLiteFleet",
