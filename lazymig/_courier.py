@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
-from lazymig._lease import finish
 from lazymig._outbox import Outbox
+from lazymig._uncut import finish
 from lazymig.errors import NodeStoppedError, StoreClosedError, StoreError
 
 if TYPE_CHECKING:

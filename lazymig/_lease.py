@@ -10,39 +10,19 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import anyio
+from typing import TYPE_CHECKING
 
 from lazymig._records import Claim, Commit
+from lazymig._uncut import uncut
 from lazymig.errors import LeaseLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
     from lazymig._records import ActorKey, Fence, Stamp, StoredActor
     from lazymig.fleet import Membership
     from lazymig.store import Store
-
-T = TypeVar("T")
-
-
-async def finish(operation: Coroutine[Any, Any, T]) -> T:
-    """Await an operation to its end; a cancellation that came meanwhile is raised after it."""
-    task = asyncio.ensure_future(operation)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        with anyio.CancelScope(shield=True):  # a cancelled scope would cancel again in every turn of the loop
-            while not task.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # taken note of: the operation has noted its own outcome
-        raise
 
 
 class Lease:
@@ -99,7 +79,7 @@ class Lease:
             LeaseLostError: Another node may have taken the actor.
         """
         if self._is_unsettled and self.is_valid:
-            await finish(self._settle())
+            await uncut(self._settle())
         if not self.is_valid:  # asked last: trust may have run out while the store answered
             self.is_lost = True
             raise LeaseLostError(self.key)
@@ -112,7 +92,7 @@ class Lease:
             StoreError: The store's fault; if the outcome is unknown it is settled before the next use.
         """
         await self.check()
-        await finish(self._commit(writes, stamp, release=release))
+        await uncut(self._commit(writes, stamp, release=release))
 
     async def _commit(self, writes: Mapping[str, bytes | None], stamp: Stamp | None, *, release: bool) -> None:
         try:
@@ -159,5 +139,5 @@ class Lease:
         Raises:
             StoreError: The store could not be reached: it is to be given up later.
         """
-        await finish(self._store.release(self.held))
+        await uncut(self._store.release(self.held))
         self.is_released = True

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
-from lazymig._lease import Lease, finish
+from lazymig._lease import Lease
 from lazymig._records import ActorKey, Claim, Held
+from lazymig._uncut import finish, uncut
 from lazymig.errors import ActorLockedError, LeaseLostError, NodeStoppedError, StoreError
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class Locks:
             await self.trust()
             fence = self._membership.next_fence()
             try:
-                return await finish(self._try_to_claim(key, fence))
+                return await uncut(self._try_to_claim(key, fence))
             except LeaseLostError:  # the registration is gone: somebody forgot this node
                 self._membership.expire()
             except asyncio.CancelledError:

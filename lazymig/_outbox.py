@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lazymig._fleet_records import Call, CallState, CallStatus
-from lazymig._lease import finish
+from lazymig._uncut import finish
 from lazymig.errors import QueueFullError, StoreError
 
 if TYPE_CHECKING:

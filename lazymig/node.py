@@ -25,10 +25,10 @@ from lazymig._calls import Calls, offers_of
 from lazymig._courier import Answer, Courier
 from lazymig._fleet_view import FleetView
 from lazymig._inspection import inspect
-from lazymig._lease import finish
 from lazymig._records import ActorKey
 from lazymig._residents import Residents
 from lazymig._turn import in_turn, running_turn
+from lazymig._uncut import finish
 from lazymig.activation import Activation
 from lazymig.actor import Proxy
 from lazymig.errors import (

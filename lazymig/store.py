@@ -18,6 +18,9 @@ Rules that every store must keep:
 7. **Errors.** Only `lazymig.errors` leave a store, the driver's error chained as cause. Cancelling an await never
    undoes a statement that the engine has begun: the outcome is then unknown to the caller, who settles it by reading.
 
+An operation that cancels by itself, by a timeout or a cancel scope, does so in a task of its own: it may be driven in
+the task of its caller, whose cancellations are kept from it (see `lazymig._uncut`).
+
 `lazymig.testing.StoreSuite` is this text as tests.
 """
 
