@@ -24,7 +24,7 @@ SCHEDULES = "tests/test_schedules.py::test_fleet_keeps_the_rules_under_hundreds_
 CALLS = "tests/test_schedules.py::test_travelling_calls_keep_the_rules_under_hundreds_of_schedules"
 METHODS = {
     "schedules in memory": f"{SCHEDULES} -k memory",
-    "schedules on SQLite": f"{SCHEDULES}[sqlite-6]",
+    "schedules on SQLite": f"{SCHEDULES} -k sqlite",
     "schedules of calls": f"{CALLS} -k memory",
     "histories": "tests/test_histories.py::test_history_of_killed_and_stopped_processes_is_linearizable_per_actor",
     "kill at any statement": "tests/test_kills.py::test_process_killed_at_any_statement_leaves_the_actor_whole",
@@ -52,7 +52,7 @@ METHODS = {
 }
 """The tests that make up a method; the first failure ends it."""
 
-SCHEDULES_IN_CI = {"schedules in memory": "960", "schedules on SQLite": "480", "schedules of calls": "960"}
+SCHEDULES_IN_CI = {"schedules in memory": "960", "schedules on SQLite": "1920", "schedules of calls": "960"}
 """For each seed; at least as many as in a run of the tests."""
 
 PLUGINS_NOT_NEEDED = ("cacheprovider", "cov", "hypothesispytest", "xdist")
