@@ -12,23 +12,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import os
 import platform
 import statistics
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.measure import without_collector
 from benchmarks.servers import stores
 from lazymig import Node, Suite, open_store
 from lazymig.testing import release
 from suites import vehicles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Sequence
     from multiprocessing.connection import Connection
 
     from lazymig.store import Store
@@ -148,17 +148,6 @@ async def timed(call: Awaitable[Any]) -> float:
     began = time.perf_counter()
     await call
     return time.perf_counter() - began
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """Collect garbage before the block, and not in it."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 async def measure(url: str, size: Size) -> dict[str, list[float]]:

@@ -86,7 +86,7 @@ async def compare(ours: Block, base: Block, size: Size, *, seed: int = 0) -> Com
     chance = random.Random(seed)  # noqa: S311  (an order)
     blocks = {"ours": ours, "base": base, "again": base}
     figures: dict[str, list[float]] = {name: [] for name in blocks}
-    with undisturbed():
+    with on_one_core(), without_collector():
         for block in blocks.values():
             await block()  # what is done once only
         for _ in range(size.trials):
@@ -106,17 +106,25 @@ def lower_decile(values: list[float]) -> float:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Run on one core, without the garbage collector."""
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    if cores:
-        os.sched_setaffinity(0, {min(cores)})
+def without_collector() -> Iterator[None]:
+    """Collect garbage before the block, and not in it."""
     gc.collect()
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Run on one core, where the system can be told so."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    if cores:
+        os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
         if cores:
             os.sched_setaffinity(0, cores)
 

@@ -21,6 +21,7 @@ from lazymig._locks import Locks
 from lazymig._mailbox import Mailbox
 from lazymig._turn import in_turn
 from lazymig.activation import Activation
+from lazymig.actor import Actor
 from lazymig.errors import NodeStoppedError, StoreError
 from lazymig.hooks import Deactivated, DeactivationFailed, LeaseLost, NodeStarted, tell
 
@@ -159,6 +160,8 @@ class Residents:
             mailbox.drop()
 
     async def _deactivate(self, key: ActorKey, actor: Any) -> None:
+        if type(actor).deactivate is Actor.deactivate:
+            return
         try:
             with in_turn(key, self, "deactivate"):  # in a task of its own, which it may cancel
                 await asyncio.ensure_future(actor.deactivate())

@@ -73,25 +73,28 @@ class Groups:
         try:
             return await self._drive(operation, durable=durable)
         finally:
-            if self._waiting:
-                self._rest = asyncio.create_task(self._go_on())
-            else:
-                self._idle.set()
+            self._let_others()
 
     async def end(self) -> None:
         """Wait until nothing is under way any more."""
         await self._idle.wait()
 
-    async def _go_on(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
-            await self._go(group)
-        self._idle.set()
+    def _let_others(self, _: object = None) -> None:
+        if self._waiting:
+            self._rest = asyncio.create_task(self._go())
+            self._rest.add_done_callback(self._let_others)  # even if it is cancelled before it begins
+        else:
+            self._idle.set()
 
-    async def _go(self, group: Sequence[_Waiting]) -> None:
+    async def _go(self) -> None:
+        group, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
         together = partial(_together, [waiting.operation for waiting in group])
         try:
             outcomes = await self._drive(together, durable=any(waiting.is_durable for waiting in group))
+        except asyncio.CancelledError:  # an event loop that ends cancels all its tasks; what was begun goes on
+            for waiting in group:
+                waiting.ended.cancel()
+            raise
         except Exception as error:
             outcomes = [error] * len(group)
         for waiting, outcome in zip(group, outcomes, strict=True):
@@ -116,7 +119,10 @@ def _together(operations: Sequence[Callable[[], Operation[Any]]]) -> Operation[l
         except StopIteration as end:
             outcome = end.value
         except Exception as error:
-            yield trip(_UNDO)
+            try:
+                yield trip(_UNDO)
+            except Exception:  # SQLite has rolled all of it back, as it does when the disk is full
+                raise error from None
             outcome = error
         yield trip(_KEEP)
         outcomes.append(outcome)

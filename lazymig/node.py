@@ -62,9 +62,7 @@ DEFAULT_IDLE_SECONDS = 5.0
 """Below the default `hand_over_seconds`, so that a waiting process gets an actor that nobody uses."""
 
 DEFAULT_MOVE_ON_SECONDS = 1.0
-
 DEFAULT_MAX_ACTIVE = 100_000
-
 DEFAULT_GRACE_SECONDS = 10.0
 
 
@@ -175,8 +173,7 @@ class Node:
             actor_type.freeze()
         await self._residents.locks.begin()
         self._is_running = True
-        self._is_stopping = False
-        self._calls.is_draining = False
+        self._is_stopping = self._calls.is_draining = False
         self._courier.begin()
         for work in (self._residents.keep_house, self._courier.keep_looking):
             self._tasks.append(asyncio.create_task(work(), name=f"lazymig-{self.label}"))
@@ -199,10 +196,9 @@ class Node:
 
     async def _sign_off(self) -> None:
         self._is_running = False
-        if self._draining is not None:
-            self._draining.cancel()
-            await asyncio.wait([self._draining])
-            self._draining = None
+        if (draining := self._draining) is not None:
+            draining.cancel()
+            await asyncio.wait([draining])
         await self._courier.finish_serving(min(self._membership.lease_seconds, max(1.0, self.grace_seconds)))
         await self._courier.outbox.end_calls(NodeStoppedError(self.label))
         for task in self._tasks:
@@ -267,20 +263,29 @@ class Node:
         The node stays in the fleet as a client until it is left. Returns when nothing is held any more.
         """
         self._check_running()
-        was_draining = self._calls.is_draining
-        if self._draining is None or self._draining.done():
-            self._draining = asyncio.create_task(self._drain(is_known=False))
-        try:
-            await asyncio.shield(self._draining)
-        except StoreError:
-            self._calls.is_draining = was_draining
-            raise
+        draining = self._draining
+        if draining is None or draining.done():
+            draining = self._begin_to_drain(is_known=False)
+        await asyncio.shield(draining)
+
+    def _begin_to_drain(self, *, is_known: bool) -> asyncio.Task[None]:
+        self._draining = asyncio.create_task(self._drain(is_known=is_known))
+        self._draining.add_done_callback(self._note_drained)
+        return self._draining
 
     async def _drain(self, *, is_known: bool) -> None:
-        self._calls.is_draining = True
-        if not is_known:
-            await finish(self._store.drain(self.node_id))
+        was_draining, self._calls.is_draining = self._calls.is_draining, True
+        try:
+            if not is_known:
+                await finish(self._store.drain(self.node_id))
+        except StoreError:  # the others don't know
+            self._calls.is_draining = was_draining
+            raise
         await self._residents.give_all_up()
+
+    def _note_drained(self, draining: asyncio.Task[None]) -> None:
+        if not draining.cancelled() and (error := draining.exception()) is not None:
+            _log.warning("node %s could not drain: %s", self.label, error)
 
     # --- for the courier ---------------------------------------------------------------------------------------
 
@@ -295,15 +300,9 @@ class Node:
     def note_fleet(self) -> None:
         """Drain when asked to, and stay so after a new registration; see `Work`."""
         me = next((node for node in self._view.nodes if node.node_id == self.node_id), None)
-        is_under_way = self._draining is not None and not self._draining.done()
-        if me is not None and me.is_draining != self._calls.is_draining and not (self._is_stopping or is_under_way):
-            self._draining = asyncio.create_task(self._drain_as_noted(is_known=me.is_draining))
-
-    async def _drain_as_noted(self, *, is_known: bool) -> None:
-        try:
-            await self._drain(is_known=is_known)
-        except StoreError as error:  # it is tried again: the store still says otherwise
-            _log.warning("node %s can't say yet that it drains: %s", self.label, error)
+        is_free = not self._is_stopping and (self._draining is None or self._draining.done())
+        if is_free and me is not None and me.is_draining != self._calls.is_draining:
+            self._begin_to_drain(is_known=me.is_draining)  # a failed one is tried again: the store still says otherwise
 
     def activate(
         self, actor_type: ActorType[Any] | str, actor_id: str, *, wait_seconds: float | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from lazymig import Actor, Node, Suite, action, errors
 from lazymig.testing import FaultyStore
 from tests.test_node import settle, until
@@ -105,3 +107,27 @@ async def test_a_node_that_was_told_to_drain_does_so_though_its_store_fails(stor
         assert node.node_id != before
         assert node._calls.is_draining
         assert len(tries) == 3
+
+
+async def test_who_asks_to_drain_while_the_node_does_so_by_itself_is_told_of_its_failure(store: Store) -> None:
+    async def fail(node_id: str) -> bool:
+        tries.append(node_id)
+        if len(tries) > 1:
+            return await store.drain(node_id)
+        await gate.wait()
+        raise errors.StoreUnavailableError("planted")
+
+    tries: list[str] = []
+    gate = asyncio.Event()
+    faulty = FaultyStore(store)
+    faulty.drain = fail  # type: ignore[method-assign]
+    async with Node(faulty, [suite_of(settle, [])], idle_seconds=1_000) as node, asyncio.timeout(20):
+        node._calls.is_draining = True  # as after a new registration
+        await until(lambda: len(tries) == 1)
+        draining = asyncio.create_task(node.drain())
+        await settle()
+        gate.set()
+        with pytest.raises(errors.StoreUnavailableError):
+            await draining
+        await until(lambda: len(tries) == 2 and bool(node._draining and node._draining.done()))
+        assert node._calls.is_draining

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -155,10 +156,13 @@ async def test_no_more_calls_are_served_at_a_time_than_the_node_takes(
 async def test_time_in_the_queue_of_its_own_node_is_no_time_for_the_hand_over(store: Store) -> None:
     there, here = Place(), Place()
     faulty = FaultyStore(store)
-    async with there.run(store) as other, here.run(faulty, hand_over_seconds=0.5) as node:
+    later = 0.0
+    async with there.run(store) as other, here.run(faulty, hand_over_seconds=60.0, lease_seconds=LONG_SECONDS) as node:
+        node._membership.clock = lambda: time.monotonic() + later
         async with node.activate("Box", "a"):
             calling = asyncio.create_task(node.call("Box", "a", "add"))
-            await asyncio.sleep(0.7)
+            await settle()
+            later = 100.0
 
             async def find_it_elsewhere(key: ActorKey, fence: Fence) -> Held:
                 return Held(other.node_id)

@@ -146,6 +146,8 @@ async def test_a_group_whose_commit_fails_stores_nothing_and_all_are_told(store:
     large = b"1" * 50_000
     found = await outcomes(*(store.commit(commit(number, large, stamp=STAMP)) for number in range(NUMBER)))
     assert {type(outcome) for outcome in found} <= {int, errors.StoreUnavailableError}
+    refused = [outcome for outcome in found if outcome != 1]
+    assert all("full" in str(error) for error in refused), "told what followed, not what failed"
     done = [number for number, outcome in enumerate(found) if outcome == 1]
     assert len(done) < NUMBER
     connection.execute("PRAGMA max_page_count = 1000000")
@@ -191,3 +193,23 @@ async def test_a_group_is_synced_if_one_of_it_must_be(store: SqlStore, durable: 
     releases = [store.release([(key(number), fence(number))]) for number in range(5)]
     await asyncio.gather(*releases, *([store.commit(commit(9))] if durable else []))
     assert levels == [False, durable]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_a_group_whose_task_is_cancelled_leaves_a_store_that_works_and_closes(tmp_path: Path, turns: int) -> None:
+    """An event loop that ends cancels all its tasks, and who has opened the store closes it then."""
+    async with asyncio.timeout(20), open_sqlite(tmp_path / "fleet.db") as store:
+        await store.register(NodeRecord("n", "label", None, 1_000.0))
+        await claim_all(store)
+        groups = store._connection._groups  # type: ignore[attr-defined]
+        tasks = [asyncio.create_task(store.commit(commit(number))) for number in range(NUMBER)]
+        while groups._rest is None:  # noqa: ASYNC110  (there is none)
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        groups._rest.cancel()
+        found = await outcomes(*tasks)
+        assert {type(outcome) for outcome in found} == ({int, asyncio.CancelledError} if turns else {int})
+        await store.register(NodeRecord("m", "label", None, 1_000.0))
+        assert {node.node_id for node in await store.nodes()} == {"n", "m"}
+        assert set(await stored(store)) >= {key(n).id for n, outcome in enumerate(found) if outcome == 1}
