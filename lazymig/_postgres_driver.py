@@ -2,9 +2,10 @@
 
 Rules:
 
-1. A batch is one pipeline: what the server carries out up to the sync is one implicit transaction, in which each
-   statement has its own snapshot. An operation whose first batch is `last` needs no BEGIN and no COMMIT; another one
-   gets a BEGIN with its first batch, and its COMMIT travels with the last one.
+1. A batch of one whole statement is sent as such. Another one is a pipeline: what the server carries out up to the
+   sync is one implicit transaction, in which each statement has its own snapshot. An operation whose first batch is
+   `last` needs no BEGIN and no COMMIT; another one gets a BEGIN with its first batch, and its COMMIT travels with the
+   last one.
 2. Nothing is kept in a session: no prepared statements, no settings beyond the transaction. So a pooler may give each
    transaction another server connection.
 3. What was begun goes on when its await is cancelled: it runs in a task of its own. What still waits for a connection
@@ -33,12 +34,12 @@ import psycopg_pool
 from psycopg import AsyncConnection
 from psycopg.pq import PipelineStatus, TransactionStatus
 
+from lazymig._postgres_errors import translate
 from lazymig._postgres_sql import SYNC_LATER
+from lazymig._uncut import End
 from lazymig.errors import (
     StoreClosedError,
     StoreError,
-    StoreLayoutError,
-    StoreMissingError,
     StoreReadOnlyError,
     StoreUnavailableError,
 )
@@ -76,70 +77,6 @@ _COMMIT = "COMMIT"
 _ENDING = "57P"
 """What a server says when it ends a connection; it may come between a commit and its answer."""
 
-_CLASSES: Mapping[str, tuple[type[StoreError], str]] = {
-    "25006": (StoreReadOnlyError, "Connect to the primary server (target_session_attrs=read-write)."),
-    "28": (StoreError, "Check user, password and the server's pg_hba.conf."),
-    "3D000": (StoreMissingError, "Make the database (CREATE DATABASE), or check its name in the URL."),
-    "3F000": (StoreLayoutError, "Its schema is gone: open the store anew, which lays it out again."),
-    "42P01": (StoreLayoutError, "One of its tables is gone: put a backup in its place."),
-    "42703": (StoreLayoutError, "Its tables are not as they were laid out: put a backup in their place."),
-    "54": (StoreError, "Something is too large for PostgreSQL: split the state."),
-    "57014": (StoreUnavailableError, "Try again; if it is always too slow, raise the role's statement_timeout."),
-    "53300": (StoreUnavailableError, "Too many connections: lower ?pool=, or put PgBouncer in between; try again."),
-    "53": (StoreUnavailableError, "Check the server's disk and memory, and try again."),
-    "40": (StoreUnavailableError, "Others were in the way; try again."),
-    "55P03": (StoreUnavailableError, "Others were in the way; try again."),
-    "57P04": (StoreMissingError, "The database was dropped: put a backup in its place."),
-    "57": (StoreUnavailableError, "The server is stopping or starting; try again."),
-    "58": (StoreUnavailableError, "Look at the server's log, and try again."),
-    "08": (StoreUnavailableError, "Check host and port, and try again."),
-}
-"""SQLSTATE, or its class, to the error and the cure; the longest match counts."""
-
-_WITHOUT_STATE = {
-    "password authentication failed": "28",
-    "no password supplied": "28",
-    "no pg_hba.conf entry": "28",
-    "role ": "28",
-    "database ": "3D000",
-}
-"""What libpq says of a refused connection, whose SQLSTATE it keeps to itself."""
-
-
-def translate(error: psycopg.Error, name: str, schema: str, stored: str) -> StoreError:
-    """Return what a driver's error means to a user.
-
-    Args:
-        error: The driver's.
-        name: The store's.
-        schema: Of its tables.
-        stored: What is known of what was to be stored, "" if nothing was.
-    """
-    state = error.sqlstate or _guess_state(str(error))
-    said = " ".join(str(error).split())
-    if state == "42501":
-        return StoreError(
-            f"{name} does not allow this ({said}). {stored}As its owner: GRANT USAGE ON SCHEMA {schema} TO …; "
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO …; and to lay it out: "
-            f"GRANT CREATE ON DATABASE … TO …."
-        )
-    for length in (5, 2):
-        if found := _CLASSES.get(state[:length]):
-            kind, cure = found
-            return kind(f"{name} refused ({said}). {stored}{cure}")
-    if not state and isinstance(error, psycopg.OperationalError):
-        return StoreUnavailableError(f"{name} can't be reached ({said}). {stored}Check host and port, and try again.")
-    if isinstance(error, psycopg.DataError):
-        return StoreError(f"{name} can't keep this value ({said}). {stored}Change it.")
-    return StoreError(f"{name} failed ({state}: {said}). {stored}This is a fault of lazymig or of the layout.")
-
-
-def _guess_state(said: str) -> str:
-    _, is_fatal, reason = said.partition("FATAL: ")
-    if not is_fatal:
-        return "28" if "no password supplied" in said else ""
-    return next((state for start, state in _WITHOUT_STATE.items() if reason.strip().startswith(start)), "")
-
 
 class Walk:
     """One operation on one connection.
@@ -166,7 +103,10 @@ class Walk:
                 except StopIteration as end:
                     found: T = end.value
                     break
-                rows = await self._send(batch.statements, is_last=batch.is_last)
+                if batch.is_whole and not self._is_begun:
+                    rows = [await self._call(*batch.statements[0])]
+                else:
+                    rows = await self._send(batch.statements, is_last=batch.is_last)
             if self._is_begun:
                 await self._send([], is_last=True)
         except BaseException:
@@ -176,6 +116,22 @@ class Walk:
                     await self._connection.rollback()
             raise
         return found
+
+    async def _call(self, statement: str, parameters: Mapping[str, Any]) -> Rows:
+        """Send a statement that is a transaction by itself."""
+        self.trips += 1
+        self.is_unknown = True
+        cursor = self._connection.cursor(binary=True)
+        try:
+            await cursor.execute(statement, parameters)
+        except psycopg.Error as error:
+            self.is_unknown = self._is_ended_by(error)
+            raise
+        self.is_unknown = False
+        return await cursor.fetchall()
+
+    def _is_ended_by(self, error: psycopg.Error) -> bool:
+        return self._connection.closed or (error.sqlstate or "").startswith(_ENDING)
 
     async def _send(self, statements: Sequence[Statement], *, is_last: bool) -> list[Rows]:
         if not statements and not (self._is_begun and is_last):
@@ -188,8 +144,7 @@ class Walk:
         try:
             rows = await self._trip([*before, *statements, *after], ends=is_last)
         except psycopg.Error as error:
-            is_ended = self._connection.closed or (error.sqlstate or "").startswith(_ENDING)
-            self.is_unknown &= is_ended
+            self.is_unknown &= self._is_ended_by(error)
             raise
         self.is_unknown = False
         self._is_begun = not is_last
@@ -299,7 +254,7 @@ class Driver:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         try:
-            await asyncio.wait([task])
+            await End(task)
         except asyncio.CancelledError:
             if not has_begun.is_set():
                 task.cancel()

@@ -1,31 +1,23 @@
-"""All SQL of the PostgreSQL store: its layout, and the statements of its operations.
+"""SQL of the PostgreSQL store: the layout of its tables, and the statements of its operations.
 
 Rules:
 
-1. A claim reads the states in a statement of its own: its snapshot is younger than the row lock. What the claiming
-   statement itself reads, it reads by a snapshot from before it waited for the lock.
-2. For the same reason a claim measures heartbeats by `statement_timestamp()`: beside heartbeats from before the wait,
-   the time after it would make every owner look dead. Heartbeats note `clock_timestamp()`. And whoever registered and
-   claimed during the wait has no heartbeat in that snapshot at all.
-3. Who takes an actor because of a heartbeat's age has a fresh one by the same clock: when that steps, or a standby
-   takes over, nobody takes from anybody before having been heard. (A clock of tests doesn't step.)
-4. A batch is committed before its rows are seen. So what follows the update of an actor's row in a transaction asks
-   whether that very transaction wrote it: its `xmin`. That is compared in 32 bits, which a stale writer would have to
-   be late by exactly, in transactions.
-5. Names carry the schema: nothing relies on a session's settings. `lazymig.` stands for the schema that was chosen.
-6. Keys order by code point: `COLLATE "C"` in an UTF-8 database.
-7. A crash of the server loses the claims, releases and heartbeats that did not wait for the disk, while the nodes live
+1. What is done under an actor's lock is a function of the schema, see `lazymig._postgres_functions`.
+2. Names carry the schema: nothing relies on a session's settings. `lazymig.` stands for the schema that was chosen.
+3. Keys order by code point: `COLLATE "C"` in an UTF-8 database.
+4. A crash of the server loses the claims, releases and heartbeats that did not wait for the disk, while the nodes live
    on. So heartbeats are unlogged: a crash empties their table (and a standby that takes over never had them), every
    node registers anew at its next beat, and drops what it had. Until all have, or their leases are over, nobody claims:
    who doesn't know of the crash yet may still read what it has in memory.
-8. No index on what a claim changes, and room in each page: then updates stay in it (HOT) and leave no garbage.
+5. No index on what a claim changes, and room in each page: then updates stay in it (HOT) and leave no garbage.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
+from typing import TYPE_CHECKING
 
-from lazymig._sql_operations import Dialect
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 TABLES = ("actor", "call", "fleet", "heartbeat", "layout", "lineage", "node", "offer", "recovery", "state")
 """What a schema holds that is laid out."""
@@ -109,11 +101,6 @@ def in_schema(statement: str, schema: str) -> str:
     return statement.replace("lazymig.", f'"{schema}".')
 
 
-def dialect(schema: str) -> Dialect:
-    """Return the statements for the tables of a schema."""
-    return Dialect(**{field.name: in_schema(getattr(DIALECT, field.name), schema) for field in fields(Dialect)})
-
-
 SERVER = """
     SELECT current_setting('server_version_num')::int4, current_setting('server_encoding'),
         current_setting('transaction_isolation'),
@@ -145,14 +132,6 @@ NOW = "COALESCE(%(now)s::float8, extract(epoch FROM statement_timestamp()))"
 SYNC_LATER = "SELECT set_config('synchronous_commit', 'off', true)"
 """For this transaction alone: its commit doesn't wait for the disk."""
 
-_SEEN_OWNER = """
-    SELECT 1 FROM lazymig.actor AS seen WHERE seen.type = %(type)s AND seen.id = %(id)s AND seen.owner = actor.owner
-"""
-"""What the snapshot says of an owner counts only if it shows that owner: one that came later has no heartbeat in it."""
-
-_OWNERS_HEARTBEAT = "SELECT 1 FROM lazymig.heartbeat WHERE incarnation = actor.owner"
-
-
 IS_REGISTERED = """
     EXISTS (SELECT 1 FROM lazymig.node JOIN lazymig.heartbeat USING (incarnation) WHERE incarnation = %(node)s)
 """
@@ -171,98 +150,48 @@ LOCK_SOON = "SELECT set_config('lock_timeout', '200ms', true)"
 LOCK_NODES = "LOCK TABLE lazymig.node IN ACCESS EXCLUSIVE MODE"
 """Waits for every claim and commit under way, which have read the table; those that wait behind it read it anew."""
 
-DIALECT = Dialect(
-    add_node="""
+STATEMENTS: Mapping[str, str] = {
+    "add_node": """
         INSERT INTO lazymig.node (incarnation, label, build, lease, offers)
         VALUES (%(node)s, %(label)s, %(build)s, %(lease)s, %(offers)s)
     """,
-    add_offer="""
+    "add_offer": """
         INSERT INTO lazymig.offer (incarnation, type, action, below)
         VALUES (%(node)s, %(type)s, %(action)s, %(below)s)
     """,
-    count_change="UPDATE lazymig.fleet SET changes = changes + 1",
-    remove_node="DELETE FROM lazymig.node WHERE incarnation = %(node)s RETURNING incarnation",
-    remove_offers="DELETE FROM lazymig.offer WHERE incarnation = %(node)s",
-    drain="UPDATE lazymig.node SET draining = true WHERE incarnation = %(node)s RETURNING incarnation",
-    statuses=f"""
+    "count_change": "UPDATE lazymig.fleet SET changes = changes + 1",
+    "remove_node": "DELETE FROM lazymig.node WHERE incarnation = %(node)s RETURNING incarnation",
+    "remove_offers": "DELETE FROM lazymig.offer WHERE incarnation = %(node)s",
+    "drain": "UPDATE lazymig.node SET draining = true WHERE incarnation = %(node)s RETURNING incarnation",
+    "statuses": f"""
         SELECT incarnation, label, build, greatest(COALESCE({NOW} - at, node.lease), 0), node.lease, draining,
             COALESCE(active, 0), offers
         FROM lazymig.node LEFT JOIN lazymig.heartbeat USING (incarnation)
     """,  # noqa: S608  (constants are put in, no value)
-    add_heartbeat="""
+    "add_heartbeat": """
         INSERT INTO lazymig.heartbeat (incarnation, at, lease)
         VALUES (%(node)s, COALESCE(%(at)s::float8, extract(epoch FROM clock_timestamp())), %(lease)s)
     """,
-    beat="""
+    "beat": """
         UPDATE lazymig.heartbeat
         SET at = COALESCE(%(at)s::float8, extract(epoch FROM clock_timestamp())), active = %(active)s
         WHERE incarnation = %(node)s
     """,
-    remove_heartbeat="DELETE FROM lazymig.heartbeat WHERE incarnation = %(node)s",
-    nodes="SELECT incarnation FROM lazymig.node",
-    claim=f"""
-        INSERT INTO lazymig.actor (type, id, revision, owner, number)
-        SELECT %(type)s::text, %(id)s::text, 0, %(node)s::text, %(number)s::int8
-        WHERE {IS_REGISTERED} AND {UNHEARD} IS NULL
-        ON CONFLICT (type, id) DO UPDATE SET owner = excluded.owner, number = excluded.number
-        WHERE actor.owner IS NULL OR actor.owner IN (%(node)s, %(dead)s::text)
-        OR EXISTS ({_SEEN_OWNER}) AND (NOT EXISTS ({_OWNERS_HEARTBEAT})
-        OR NOT EXISTS ({_OWNERS_HEARTBEAT} AND {NOW} < at + lease) AND (
-            %(now)s::float8 IS NOT NULL
-            OR EXISTS (SELECT 1 FROM lazymig.heartbeat WHERE incarnation = %(node)s AND {NOW} < at + lease)
-        ))
-        RETURNING revision, lineage, written_by, migrated_at,
-            (extract(epoch FROM statement_timestamp()) * 1000000)::int8
-    """,  # noqa: S608  (constants are put in, no value)
-    holder=f"""
-        SELECT COALESCE((SELECT owner FROM lazymig.actor WHERE type = %(type)s AND id = %(id)s), {UNHEARD})
-        WHERE {IS_REGISTERED}
-    """,  # noqa: S608  (likewise)
-    claimed_states="""
-        SELECT name, value FROM lazymig.state WHERE type = %(type)s AND id = %(id)s AND EXISTS (
-            SELECT 1 FROM lazymig.actor
-            WHERE type = %(type)s AND id = %(id)s AND owner = %(node)s AND number = %(number)s
-        )
-    """,
-    commit="""
-        UPDATE lazymig.actor SET
-            revision = revision + 1,
-            version = %(version)s, lineage = %(lineage)s, written_by = %(written_by)s, migrated_at = %(migrated_at)s,
-            owner = CASE WHEN %(keep)s THEN owner END, number = CASE WHEN %(keep)s THEN number ELSE 0 END
-        WHERE type = %(type)s AND id = %(id)s
-        AND owner = %(node)s AND number = %(number)s AND revision = %(revision)s
-        AND EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s)
-        RETURNING revision
-    """,
-    put_state="""
+    "remove_heartbeat": "DELETE FROM lazymig.heartbeat WHERE incarnation = %(node)s",
+    "nodes": "SELECT incarnation FROM lazymig.node",
+    "put_state": """
         INSERT INTO lazymig.state (type, id, name, value)
-        SELECT type, id, %(name)s, %(value)s::bytea FROM lazymig.actor
-        WHERE type = %(type)s AND id = %(id)s AND xmin = pg_current_xact_id_if_assigned()::xid
+        VALUES (%(type)s, %(id)s, %(name)s, %(value)s::bytea)
         ON CONFLICT (type, id, name) DO UPDATE SET value = excluded.value
     """,
-    remove_state="""
-        DELETE FROM lazymig.state WHERE type = %(type)s AND id = %(id)s AND name = %(name)s AND EXISTS (
-            SELECT 1 FROM lazymig.actor
-            WHERE type = %(type)s AND id = %(id)s AND xmin = pg_current_xact_id_if_assigned()::xid
-        )
-    """,
-    release="""
-        UPDATE lazymig.actor SET owner = NULL, number = 0
-        WHERE type = %(type)s AND id = %(id)s AND owner = %(node)s AND number = %(number)s
-        AND EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s)
-    """,
-    forget_unstored="""
-        DELETE FROM lazymig.actor WHERE type = %(type)s AND id = %(id)s AND revision = 0 AND owner IS NULL
-        AND NOT EXISTS (SELECT 1 FROM lazymig.state WHERE type = %(type)s AND id = %(id)s)
-    """,
-    read="""
+    "read": """
         SELECT revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
             lineage, written_by, migrated_at, state.name, state.value
         FROM lazymig.actor LEFT JOIN lazymig.node ON node.incarnation = actor.owner
         LEFT JOIN lazymig.state ON state.type = actor.type AND state.id = actor.id
         WHERE actor.type = %(type)s AND actor.id = %(id)s
     """,
-    scan="""
+    "scan": """
         SELECT page.id, revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
             lineage, written_by, migrated_at, state.name, state.value
         FROM (
@@ -276,8 +205,8 @@ DIALECT = Dialect(
         LEFT JOIN lazymig.state ON state.type = page.type AND state.id = page.id
         ORDER BY page.id
     """,
-    census="SELECT lineage, count(*) FROM lazymig.actor WHERE type = %(type)s AND revision <> 0 GROUP BY lineage",
-    types="""
+    "census": "SELECT lineage, count(*) FROM lazymig.actor WHERE type = %(type)s AND revision <> 0 GROUP BY lineage",
+    "types": """
         WITH RECURSIVE found (type) AS (
             (SELECT type FROM lazymig.actor WHERE revision <> 0 ORDER BY type LIMIT 1)
             UNION ALL
@@ -287,23 +216,23 @@ DIALECT = Dialect(
         )
         SELECT type FROM found WHERE type IS NOT NULL ORDER BY type
     """,
-    insert_actor="""
+    "insert_actor": """
         INSERT INTO lazymig.actor (type, id, revision)
         SELECT %(type)s::text, %(id)s::text, 1
         WHERE NOT EXISTS (SELECT 1 FROM lazymig.state WHERE type = %(type)s AND id = %(id)s)
         ON CONFLICT (type, id) DO UPDATE SET revision = 1 WHERE actor.revision = 0
         RETURNING revision
     """,
-    find_lineage="""
+    "find_lineage": """
         SELECT id FROM lazymig.lineage
         WHERE type = %(type)s AND md5(applied) = md5(%(applied)s::text) AND applied = %(applied)s::text
     """,
-    add_lineage="""
+    "add_lineage": """
         INSERT INTO lazymig.lineage (type, applied) VALUES (%(type)s, %(applied)s) ON CONFLICT DO NOTHING
     """,
-    lineage="SELECT type, applied FROM lazymig.lineage WHERE id = %(lineage)s",
-    note_recovery=f"""
+    "lineage": "SELECT type, applied FROM lazymig.lineage WHERE id = %(lineage)s",
+    "note_recovery": f"""
         INSERT INTO lazymig.recovery (until) SELECT {NOW} + COALESCE(max(lease), 0) FROM lazymig.node
         ON CONFLICT DO NOTHING
     """,  # noqa: S608  (likewise)
-)
+}

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 
 from lazymig import _rows
-from lazymig._records import ActorKey, AppliedSet, Claim, Held, StoredActor
+from lazymig._records import AppliedSet, Claim, Held, StoredActor
 from lazymig._sql_lineage import Lineage
 from lazymig._sql_operations import last, trip
 from lazymig.errors import CorruptStateError, LeaseLostError
 
 if TYPE_CHECKING:
     from lazymig._fleet_records import NodeStatus
-    from lazymig._records import Commit, Fence, NodeRecord
+    from lazymig._records import ActorKey, Commit, Fence, NodeRecord
     from lazymig._sql_operations import Connection, Dialect, Operation, Rows, Statement
     from lazymig.store import Post, Pulse
 
@@ -33,6 +33,9 @@ _STATE = 6
 """Where a state's name and value begin in a row that was read: after revision, owner, number and three of the stamp."""
 
 _NO_STATE = (None, None)
+
+BRIEF_BYTES = 100_000
+"""Up to how many bytes of states an operation counts as brief."""
 
 
 class SqlStore:
@@ -106,7 +109,7 @@ class SqlStore:
 
     async def _try_to_claim(self, key: ActorKey, fence: Fence, dead: str | None) -> Claim | Held:
         try:
-            while (found := await self._learning(partial(self._claim, key, fence, dead))) is None:
+            while (found := await self._learning(partial(self._claim, key, fence, dead), brief=True)) is None:
                 pass  # it was given up between two statements
         except CorruptStateError:
             await self.release([(key, fence)])  # it may have been committed before its stamp was read
@@ -115,11 +118,12 @@ class SqlStore:
 
     async def commit(self, commit: Commit) -> int:
         """See `Store.commit`."""
-        return await self._learning(partial(self._commit, commit), durable=True)
+        is_brief = sum(len(data) for data in commit.writes.values() if data is not None) <= BRIEF_BYTES
+        return await self._learning(partial(self._commit, commit), durable=True, brief=is_brief)
 
     async def release(self, held: Sequence[tuple[ActorKey, Fence]]) -> None:
         """See `Store.release`."""
-        await self._connection.run(partial(self._release, held))
+        await self._connection.run(partial(self._release, held), brief=len(held) == 1)
 
     async def read(self, key: ActorKey) -> StoredActor | None:
         """See `Store.read`."""
@@ -143,10 +147,20 @@ class SqlStore:
         return await self._connection.run(partial(self._insert, actor_type, state, rows), durable=True)
 
     async def _learning(
-        self, operation: Callable[[Lineage], Operation[T]], *, writes: bool = True, durable: bool = False
+        self,
+        operation: Callable[[Lineage], Operation[T]],
+        *,
+        writes: bool = True,
+        durable: bool = False,
+        brief: bool = False,
     ) -> T:
         lineage = Lineage(self._sql, self._sets, self._ids)
-        found = await self._connection.run(partial(operation, lineage), writes=writes, durable=durable)
+
+        def begin() -> Operation[T]:
+            lineage.forget()
+            return operation(lineage)
+
+        found = await self._connection.run(begin, writes=writes, durable=durable, brief=brief)
         lineage.keep()
         return found
 
@@ -191,48 +205,28 @@ class SqlStore:
         return _rows.read_statuses(rows)
 
     def _claim(self, key: ActorKey, fence: Fence, dead: str | None, lineage: Lineage) -> Operation[Claim | Held | None]:
-        actor = {"type": key.type, "id": key.id}
-        who = {"node": fence.node, "number": fence.number, "now": self._connection.now()}
-        rows, states, holder = yield last(
-            (self._sql.claim, actor | who | {"dead": dead}),
-            (self._sql.claimed_states, actor | who),
-            (self._sql.holder, actor | who),
-        )
-        if rows:
-            revision, applied, writer, migrated_at, *clock = rows[0]
-            row = (revision, fence.node, fence.number, applied, writer, migrated_at)
-            found = yield from self._actor(key, row, states, lineage)
-            return Claim(fence, found, _rows.EPOCH + timedelta(microseconds=clock[0]) if clock else datetime.now(UTC))
-        if not holder:
+        of = {**_held(key, fence), "now": self._connection.now(), "dead": dead}
+        found = yield from self._sql.dealing.claim(of)
+        if found is None:
             raise LeaseLostError(key)
-        owner = holder[0][0]
-        return None if owner is None else Held(_rows.read_holder(key, owner))
+        if found.actor is None:
+            return None if found.owner is None else Held(_rows.read_holder(key, found.owner))
+        revision, *stamp = found.actor
+        actor = yield from self._actor(key, (revision, fence.node, fence.number, *stamp), found.states, lineage)
+        now = datetime.now(UTC) if found.clock is None else _rows.EPOCH + timedelta(microseconds=found.clock)
+        return Claim(fence, actor, now)
 
     def _commit(self, commit: Commit, lineage: Lineage) -> Operation[int]:
-        key = commit.key
-        actor = {"type": key.type, "id": key.id}
-        stamp = yield from lineage.columns(key.type, commit.stamp)
-        fence = {"node": commit.fence.node, "number": commit.fence.number, "revision": commit.revision}
-        rows, *_ = yield last(
-            (self._sql.commit, actor | fence | stamp | {"keep": not commit.release}),
-            *(self._write(actor, name, data) for name, data in sorted(commit.writes.items())),
-        )
-        if not rows:
-            raise LeaseLostError(key)
-        return int(rows[0][0])
-
-    def _write(self, actor: Mapping[str, Any], name: str, data: bytes | None) -> Statement:
-        if data is None:
-            return self._sql.remove_state, {**actor, "name": name}
-        return self._sql.put_state, {**actor, "name": name, "value": data}
+        stamp = yield from lineage.columns(commit.key.type, commit.stamp)
+        of = {**_held(commit.key, commit.fence), **stamp, "revision": commit.revision, "keep": not commit.release}
+        revision = yield from self._sql.dealing.commit(of, commit.writes)
+        if revision is None:
+            raise LeaseLostError(commit.key)
+        return revision
 
     def _release(self, held: Sequence[tuple[ActorKey, Fence]]) -> Operation[None]:
-        statements: list[Statement] = []
-        for key, fence in sorted(held, key=lambda pair: pair[0]):
-            actor = {"type": key.type, "id": key.id}
-            statements.append((self._sql.release, actor | {"node": fence.node, "number": fence.number}))
-            statements.append((self._sql.forget_unstored, actor))
-        yield last(*statements)
+        ordered = sorted(held, key=lambda pair: pair[0])
+        yield from self._sql.dealing.release([_held(key, fence) for key, fence in ordered])
 
     def _read(self, key: ActorKey, lineage: Lineage) -> Operation[StoredActor | None]:
         (rows,) = yield last((self._sql.read, {"type": key.type, "id": key.id}))
@@ -275,6 +269,10 @@ class SqlStore:
         actor = {"type": actor_type, "name": state}
         yield last(*((self._sql.put_state, actor | {"id": actor_id, "value": data}) for actor_id, data in inserted))
         return frozenset(actor_id for actor_id, _ in inserted)
+
+
+def _held(key: ActorKey, fence: Fence) -> dict[str, Any]:
+    return {"type": key.type, "id": key.id, "node": fence.node, "number": fence.number}
 
 
 def _select(statement: str) -> Operation[Rows]:

@@ -27,6 +27,11 @@ class Lineage:
         self._learned: dict[int, tuple[str, AppliedSet]] = {}
         self._learned_ids: dict[tuple[str, AppliedSet], int] = {}
 
+    def forget(self) -> None:
+        """Forget what was learned: the operation is begun anew."""
+        self._learned.clear()
+        self._learned_ids.clear()
+
     def keep(self) -> None:
         for number, (actor_type, applied) in self._learned.items():
             known = self._sets.setdefault(number, applied)

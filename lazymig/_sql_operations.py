@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -25,17 +25,18 @@ Rows = list[tuple[Any, ...]]
 Statement = tuple[str, Mapping[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Statements of one trip.
 
     Attributes:
         statements: Carried out in order, within one transaction, each seeing what was committed before it began.
         is_last: Whether the transaction may be committed with them.
+        is_whole: Whether it is one statement that is a transaction by itself, and says itself whether it is synced.
     """
 
     statements: Sequence[Statement]
     is_last: bool = False
+    is_whole: bool = False
 
 
 def trip(*statements: Statement) -> Batch:
@@ -48,10 +49,56 @@ def last(*statements: Statement) -> Batch:
     return Batch(statements, is_last=True)
 
 
+def whole(statement: Statement) -> Batch:
+    """Return a statement that begins and ends its transaction."""
+    return Batch((statement,), is_last=True, is_whole=True)
+
+
 Operation = Generator[Batch, list[Rows], T]
 
-_STATE = 6
-"""Where a state's name and value begin in a row that was read: after revision, owner, number and three of the stamp."""
+
+class Claimed(NamedTuple):
+    """What a claim found.
+
+    Attributes:
+        owner: Who has the actor's lock; None if it was given up meanwhile.
+        actor: Revision, lineage, writer and time of migration as stored, if the lock was got; else None.
+        states: Names and values.
+        clock: The engine's wall clock in microseconds, None if it has none.
+    """
+
+    owner: Any
+    actor: tuple[Any, ...] | None = None
+    states: Rows = []  # noqa: RUF012  (never changed)
+    clock: int | None = None
+
+
+class Dealing(Protocol):
+    """How an engine deals with locked actors: each of these is the operation as a generator.
+
+    `actor` and `fence` below are parameters: ``type``, ``id``; ``node``, ``number``.
+    """
+
+    def claim(self, of: Mapping[str, Any]) -> Operation[Claimed | None]:
+        """Get a lock and read what it protects, by a snapshot younger than the lock; None: the node isn't registered.
+
+        Args:
+            of: Actor and fence; ``now`` by the store's clock; ``dead``, a node whose locks count for nothing, or None.
+        """
+        ...
+
+    def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[int | None]:
+        """Store stamp and states, and return the new revision; None if the fence or the ``revision`` is not valid.
+
+        Args:
+            of: Actor, fence and stamp; ``revision`` before; ``keep``, whether the lock is kept.
+            writes: Name to value; None removes the state.
+        """
+        ...
+
+    def release(self, held: Sequence[Mapping[str, Any]]) -> Operation[None]:
+        """Give up locks whose fence is valid, in order; forget the actors among them that were never stored."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +106,7 @@ class Dialect:
     """The statements of one engine; parameters are named and bound.
 
     Attributes:
+        dealing: What is done under a lock.
         note_recovery: Notes a crash of the engine at the first registration after it; "" where all end with it.
     """
 
@@ -73,14 +121,7 @@ class Dialect:
     beat: str
     remove_heartbeat: str
     nodes: str
-    claim: str
-    holder: str
-    claimed_states: str
-    commit: str
     put_state: str
-    remove_state: str
-    release: str
-    forget_unstored: str
     read: str
     scan: str
     census: str
@@ -89,6 +130,7 @@ class Dialect:
     find_lineage: str
     add_lineage: str
     lineage: str
+    dealing: Dealing
     note_recovery: str = ""
 
 
@@ -100,13 +142,16 @@ class Connection(Protocol):
     is_outlived: bool
     """Whether the engine may crash while those who use it live on: then what they were told must survive it."""
 
-    async def run(self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False) -> T:
+    async def run(
+        self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False, brief: bool = False
+    ) -> T:
         """Drive one operation in one transaction and one trip.
 
         Args:
-            operation: Makes the generator; called once.
+            operation: Makes the generator, anew each time it is called.
             writes: Whether it may write.
             durable: Whether it must survive a crash of the machine once this returns.
+            brief: Whether it touches one actor only, and no more than some 100 KB of it.
         """
         ...
 

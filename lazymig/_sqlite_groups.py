@@ -4,20 +4,25 @@ Rules:
 
 1. Nobody waits for others to come: an operation that finds the connection free goes alone and at once. Those that come
    while it is under way are the next group.
-2. One's failure is its own: each operation of a group has a savepoint.
-3. Nobody is told that an operation is done before the group is committed; it is synced if one of them must be.
-4. When the transaction fails as a whole, nothing of it was stored, and everybody is told so.
-5. An operation that was begun, or waits, goes on when its await is cancelled.
+2. An easy one is carried out on the event loop's thread (see `lazymig._sqlite_here`), and so is a group of easy ones.
+   Of many that come in one turn of the loop, a few go alone, the others are a group at its end: everybody else gets
+   turns, and a transaction costs as much as an operation.
+3. One's failure is its own: when one fails, the group is rolled back and begun anew with a savepoint for each.
+4. Nobody is told that an operation is done before the group is committed; it is synced if one of them must be.
+5. When the transaction fails as a whole, nothing of it was stored, and everybody is told so.
+6. An operation that was begun, or waits, goes on when its await is cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lazymig._sql_operations import Batch, trip
+from lazymig._sqlite_here import InTheWayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,13 +34,20 @@ T = TypeVar("T")
 LARGEST = 100
 """How many operations share a transaction at most: other processes wait for its end."""
 
+FEW = 4
+"""How many easy operations of one turn of the event loop go alone."""
+
 _BEGIN: Statement = ("SAVEPOINT one", {})
 _KEEP: Statement = ("RELEASE one", {})
 _UNDO: Statement = ("ROLLBACK TO one", {})
 
 
+class OneFailedError(Exception):
+    """One of a group failed; nothing of the group was stored."""
+
+
 class Drive(Protocol):
-    """Drives an operation in a transaction of its own."""
+    """Drives an operation in a transaction of its own, on the thread."""
 
     async def __call__(self, operation: Callable[[], Operation[T]], *, durable: bool) -> T:
         """Return what it returns."""
@@ -46,29 +58,48 @@ class Drive(Protocol):
 class _Waiting:
     operation: Callable[[], Operation[Any]]
     is_durable: bool
+    is_easy: bool
     ended: asyncio.Future[Any]
 
 
 class Groups:
-    """The writing operations of one connection.
+    """The writing operations of one file.
 
     Args:
         drive: Drives one of them, or a group.
+        here: Drives it on the event loop's thread, or raises `InTheWayError`.
     """
 
-    def __init__(self, drive: Drive) -> None:
+    def __init__(self, drive: Drive, here: Callable[[Operation[Any]], Any]) -> None:
         self._drive = drive
+        self._here = here
         self._waiting: list[_Waiting] = []
         self._rest: asyncio.Task[None] | None = None
+        self._this_turn = 0
+        self._is_turn_full = False
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def run(self, operation: Callable[[], Operation[T]], *, durable: bool) -> T:
-        """Drive an operation, with others if it has to wait."""
+    async def run(self, operation: Callable[[], Operation[T]], *, durable: bool, is_easy: bool = False) -> T:
+        """Drive an operation, with others if it has to wait.
+
+        Args:
+            operation: Makes it, anew each time it is called.
+            durable: Whether it must survive a crash of the machine.
+            is_easy: Whether it is brief, and not synced.
+        """
+        if self._idle.is_set() and is_easy and self._this_turn == FEW:
+            self._is_turn_full = True
+            self._idle.clear()
         if not self._idle.is_set():
             ended: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-            self._waiting.append(_Waiting(operation, durable, ended))
+            self._waiting.append(_Waiting(operation, durable, is_easy, ended))
             return await ended
+        if is_easy:
+            self._count_turn()
+            with suppress(InTheWayError):
+                found: T = self._here(operation())
+                return found
         self._idle.clear()
         try:
             return await self._drive(operation, durable=durable)
@@ -79,6 +110,17 @@ class Groups:
         """Wait until nothing is under way any more."""
         await self._idle.wait()
 
+    def _count_turn(self) -> None:
+        if not self._this_turn:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._this_turn += 1
+
+    def _end_turn(self) -> None:
+        self._this_turn = 0
+        if self._is_turn_full:
+            self._is_turn_full = False
+            self._let_others()
+
     def _let_others(self, _: object = None) -> None:
         if self._waiting:
             self._rest = asyncio.create_task(self._go())
@@ -88,9 +130,11 @@ class Groups:
 
     async def _go(self) -> None:
         group, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
-        together = partial(_together, [waiting.operation for waiting in group])
         try:
-            outcomes = await self._drive(together, durable=any(waiting.is_durable for waiting in group))
+            try:
+                outcomes = await self._share(group, _together)
+            except OneFailedError:
+                outcomes = await self._share(group, _apart)
         except asyncio.CancelledError:  # an event loop that ends cancels all its tasks; what was begun goes on
             for waiting in group:
                 waiting.ended.cancel()
@@ -105,8 +149,31 @@ class Groups:
             else:
                 waiting.ended.set_result(outcome)
 
+    async def _share(self, group: Sequence[_Waiting], carry_out: Callable[..., Operation[list[Any]]]) -> list[Any]:
+        operation = partial(carry_out, [waiting.operation for waiting in group])
+        if all(waiting.is_easy for waiting in group):
+            with suppress(InTheWayError):
+                found: list[Any] = self._here(operation())
+                return found
+        return await self._drive(operation, durable=any(waiting.is_durable for waiting in group))
+
 
 def _together(operations: Sequence[Callable[[], Operation[Any]]]) -> Operation[list[Any]]:
+    """Carry operations out one after the other; return what each returned.
+
+    Raises:
+        OneFailedError: One raised.
+    """
+    outcomes: list[Any] = []
+    for begin in operations:
+        try:
+            outcomes.append((yield from begin()))
+        except Exception as error:
+            raise OneFailedError from error
+    return outcomes
+
+
+def _apart(operations: Sequence[Callable[[], Operation[Any]]]) -> Operation[list[Any]]:
     """Carry operations out one after the other; return what each returned or raised."""
     outcomes: list[Any] = []
     for begin in operations:

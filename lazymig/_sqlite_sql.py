@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from lazymig._sql_operations import Dialect
+from typing import TYPE_CHECKING, Any
+
+from lazymig._sql_operations import Claimed, Dialect, last, trip
 from lazymig._sql_post import PostDialect
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lazymig._sql_operations import Operation
 
 APPLICATION_ID = 0x6C7A6D67
 """Marks a file as lazymig's ("lzmg"), so that another program's database is never taken for one."""
@@ -79,7 +86,86 @@ _CALL = "number, id, type, actor, action, arguments, sender, chain, traceparent,
 
 _STATE = f"status, result, taker, COALESCE(taker, '') IN ({_ALIVE}), needs, target"
 
+_CLAIM = f"""
+    INSERT INTO actor (type, id, revision, owner, number)
+    SELECT :type, :id, 0, :node, :number WHERE EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
+    ON CONFLICT (type, id) DO UPDATE SET owner = excluded.owner, number = excluded.number
+    WHERE actor.owner IS NULL OR actor.owner IN (:node, :dead) OR NOT {_IS_ALIVE}
+    RETURNING revision, lineage, written_by, migrated_at
+"""  # noqa: S608  (a constant is put in, no value)
+
+_HOLDER = """
+    SELECT owner FROM actor WHERE type = :type AND id = :id
+    AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
+"""
+
+_STATES = "SELECT name, value FROM state WHERE type = :type AND id = :id"
+
+_COMMIT = """
+    UPDATE actor SET
+        revision = revision + 1,
+        version = :version, lineage = :lineage, written_by = :written_by, migrated_at = :migrated_at,
+        owner = CASE WHEN :keep THEN owner END, number = CASE WHEN :keep THEN number ELSE 0 END
+    WHERE type = :type AND id = :id AND owner = :node AND number = :number AND revision = :revision
+    AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
+    RETURNING revision
+"""
+
+_PUT_STATE = """
+    INSERT INTO state (type, id, name, value) VALUES (:type, :id, :name, :value)
+    ON CONFLICT (type, id, name) DO UPDATE SET value = excluded.value
+"""
+
+_REMOVE_STATE = "DELETE FROM state WHERE type = :type AND id = :id AND name = :name"
+
+_RELEASE = """
+    UPDATE actor SET owner = NULL, number = 0
+    WHERE type = :type AND id = :id AND owner = :node AND number = :number
+    AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
+    RETURNING revision
+"""
+
+_FORGET_UNSTORED = """
+    DELETE FROM actor WHERE type = :type AND id = :id AND revision = 0 AND owner IS NULL
+    AND NOT EXISTS (SELECT 1 FROM state WHERE type = :type AND id = :id)
+"""
+
+
+class SQLiteDealing:
+    """See `lazymig._sql_operations.Dealing`: a statement costs little, and nobody comes between two of them."""
+
+    def claim(self, of: Mapping[str, Any]) -> Operation[Claimed | None]:
+        """See `Dealing.claim`."""
+        (rows,) = yield trip((_CLAIM, of))
+        if rows:
+            (states,) = yield last((_STATES, of))
+            return Claimed(of["node"], rows[0], states)
+        (rows,) = yield last((_HOLDER, of))
+        return Claimed(rows[0][0]) if rows else None
+
+    def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[int | None]:
+        """See `Dealing.commit`."""
+        (rows,) = yield trip((_COMMIT, of))
+        if not rows:
+            return None
+        actor = {"type": of["type"], "id": of["id"]}
+        for name, data in sorted(writes.items()):
+            if data is None:
+                yield trip((_REMOVE_STATE, actor | {"name": name}))
+            else:
+                yield trip((_PUT_STATE, actor | {"name": name, "value": data}))
+        return int(rows[0][0])
+
+    def release(self, held: Sequence[Mapping[str, Any]]) -> Operation[None]:
+        """See `Dealing.release`."""
+        for lock in held:
+            (rows,) = yield trip((_RELEASE, lock))
+            if rows and rows[0][0] == 0:
+                yield trip((_FORGET_UNSTORED, lock))
+
+
 DIALECT = Dialect(
+    dealing=SQLiteDealing(),
     add_node="INSERT INTO node (incarnation, label, build, offers) VALUES (:node, :label, :build, :offers)",
     add_offer="INSERT INTO offer (incarnation, type, action, below) VALUES (:node, :type, :action, :below)",
     count_change="UPDATE fleet SET changes = changes + 1",
@@ -94,45 +180,7 @@ DIALECT = Dialect(
     beat="UPDATE heartbeat SET at = :at, active = :active WHERE incarnation = :node",
     remove_heartbeat="DELETE FROM heartbeat WHERE incarnation = :node",
     nodes="SELECT incarnation FROM node",
-    claim=f"""
-        INSERT INTO actor (type, id, revision, owner, number)
-        SELECT :type, :id, 0, :node, :number WHERE EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
-        ON CONFLICT (type, id) DO UPDATE SET owner = excluded.owner, number = excluded.number
-        WHERE actor.owner IS NULL OR actor.owner IN (:node, :dead) OR NOT {_IS_ALIVE}
-        RETURNING revision, lineage, written_by, migrated_at
-    """,  # noqa: S608  (a constant is put in, no value)
-    holder="""
-        SELECT owner FROM actor WHERE type = :type AND id = :id
-        AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
-    """,
-    claimed_states="""
-        SELECT name, value FROM state WHERE type = :type AND id = :id AND EXISTS (
-            SELECT 1 FROM actor WHERE type = :type AND id = :id AND owner = :node AND number = :number
-        )
-    """,
-    commit="""
-        UPDATE actor SET
-            revision = revision + 1,
-            version = :version, lineage = :lineage, written_by = :written_by, migrated_at = :migrated_at,
-            owner = CASE WHEN :keep THEN owner END, number = CASE WHEN :keep THEN number ELSE 0 END
-        WHERE type = :type AND id = :id AND owner = :node AND number = :number AND revision = :revision
-        AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
-        RETURNING revision
-    """,
-    put_state="""
-        INSERT INTO state (type, id, name, value) VALUES (:type, :id, :name, :value)
-        ON CONFLICT (type, id, name) DO UPDATE SET value = excluded.value
-    """,
-    remove_state="DELETE FROM state WHERE type = :type AND id = :id AND name = :name",
-    release="""
-        UPDATE actor SET owner = NULL, number = 0
-        WHERE type = :type AND id = :id AND owner = :node AND number = :number
-        AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
-    """,
-    forget_unstored="""
-        DELETE FROM actor WHERE type = :type AND id = :id AND revision = 0 AND owner IS NULL
-        AND NOT EXISTS (SELECT 1 FROM state WHERE type = :type AND id = :id)
-    """,
+    put_state=_PUT_STATE,
     read="""
         SELECT revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
             lineage, written_by, migrated_at, state.name, state.value

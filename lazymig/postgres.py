@@ -24,7 +24,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from lazymig import _postgres_sql as sql
-from lazymig._postgres_driver import CONNECT_SECONDS, CONNECTING, Driver, hang_up, is_quiet, translate
+from lazymig._postgres_driver import CONNECT_SECONDS, CONNECTING, Driver, hang_up, is_quiet
+from lazymig._postgres_errors import translate
+from lazymig._postgres_functions import FUNCTIONS, dialect
 from lazymig._postgres_post_sql import LISTEN, post_dialect
 from lazymig._sql import SqlStore
 from lazymig._sql_operations import trip
@@ -107,7 +109,7 @@ class PostgresPulse:
     def __init__(self, place: Place, clock: Callable[[], float] | None) -> None:
         self._place = place
         self._clock = clock
-        self._beat = sql.dialect(place.schema).beat
+        self._beat = sql.in_schema(sql.STATEMENTS["beat"], place.schema)
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         with _translating(place):
             self._live()
@@ -167,7 +169,14 @@ class PostgresConnection:
         """How many round trips were made."""
         return self.driver.trips
 
-    async def run(self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False) -> T:
+    async def run(
+        self,
+        operation: Callable[[], Operation[T]],
+        *,
+        writes: bool = True,
+        durable: bool = False,
+        brief: bool = False,  # noqa: ARG002  (the Protocol's; a trip is a trip)
+    ) -> T:
         """See `Connection.run`."""
         self.commits += durable
         return await self.driver.run(operation, writes=writes, durable=durable)
@@ -235,7 +244,7 @@ async def open_postgres(
     await driver.open()
     try:
         opened = PostgresConnection(driver, place, clock)
-        yield SqlStore(sql.dialect(place.schema), opened, SqlPost(post_dialect(place.schema), opened))
+        yield SqlStore(dialect(place.schema), opened, SqlPost(post_dialect(place.schema), opened))
     finally:
         await driver.close()
 
@@ -320,6 +329,8 @@ async def lay_out(connection: _Connection, place: Place, *, create: bool = True)
         for number in range(version, len(sql.LAYOUTS)):
             for statement in sql.script(number, place.schema, partitions):
                 await connection.execute(statement)
+        for function in FUNCTIONS if version < len(sql.LAYOUTS) else ():
+            await connection.execute(sql.in_schema(function, place.schema))
         set_layout = sql.in_schema(sql.SET_LAYOUT if version else sql.ADD_LAYOUT, place.schema)
         await connection.execute(set_layout, {"version": len(sql.LAYOUTS), "partitions": partitions})
 

@@ -2,8 +2,9 @@
 
 Rules:
 
-1. One connection, one writer: operations queue, each is one trip and one transaction (see `lazymig._sqlite_drivers`),
-   or several that write share one (see `lazymig._sqlite_groups`).
+1. One writer: operations queue, each is one trip and one transaction (see `lazymig._sqlite_drivers`), or several that
+   write share one (see `lazymig._sqlite_groups`). A brief one that finds the queue empty is carried out at once on the
+   event loop's thread (see `lazymig._sqlite_here`).
 2. Commits are synced to disk (``synchronous=FULL``) unless the URL says otherwise; claims, releases and heartbeats are
    not, because a lock need not survive a power failure. In WAL mode a later sync covers what was written before it.
 3. After a failed sync that SQLite tells of, the connection writes the log anew before its next operation that writes
@@ -34,11 +35,11 @@ from lazymig._sqlite_drivers import (
     Inline,
     Thread,
     connect,
-    drive,
     is_busy,
     steps,
 )
 from lazymig._sqlite_groups import Groups
+from lazymig._sqlite_here import Here, InTheWayError
 from lazymig._sqlite_sql import APPLICATION_ID, DIALECT, LAYOUTS, POST_DIALECT
 from lazymig.errors import (
     StoreClosedError,
@@ -61,6 +62,9 @@ _UNREADABLE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _UNSYNCED = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 """The transaction is in the log by then. It counts as rolled back, and is overwritten by the next one; but if no
 next one comes, whoever opens the file after this process (or the machine) has ended finds it committed."""
+
+READ_TRIES = 4
+"""How often what finds the file malformed is tried again: to SQLite a read that fails can look like damage."""
 
 _PIECE_BYTES = 1 << 20
 """How much of a log is in memory at once while it is rewritten: logs can grow large."""
@@ -103,19 +107,22 @@ class Syncing:
     Args:
         rewrite_log: Writes the write-ahead log's bytes over themselves and syncs them (see `rewrite`).
         is_full: Whether those that must survive a crash of the machine are synced at once.
+
+    Attributes:
+        has_gap: Whether a sync failed, and the log was not written anew since.
     """
 
     def __init__(self, rewrite_log: Callable[[], None], *, is_full: bool) -> None:
         self._rewrite_log = rewrite_log
         self._is_full = is_full
         self._is_on: bool | None = None
-        self._has_gap = False
+        self.has_gap = False
 
     def steps(
         self, operation: Callable[[], Operation[T]], connection: sqlite3.Connection, *, writes: bool, durable: bool
     ) -> Steps[T]:
         """See `Connection.run`."""
-        if self._has_gap and writes:
+        if self.has_gap and writes:
             self._mend_log(connection)
         if writes and (syncs := durable and self._is_full) != self._is_on:
             connection.execute(f"PRAGMA synchronous = {'FULL' if syncs else 'NORMAL'}")
@@ -123,8 +130,12 @@ class Syncing:
         try:
             return (yield from steps(connection, operation(), writes=writes))
         except sqlite3.Error as error:
-            self._has_gap |= getattr(error, "sqlite_errorcode", 0) in _UNSYNCED
+            self.note(error)
             raise
+
+    def note(self, error: sqlite3.Error) -> None:
+        """Note a failure, which may have been one of a sync."""
+        self.has_gap |= getattr(error, "sqlite_errorcode", 0) in _UNSYNCED
 
     def _mend_log(self, connection: sqlite3.Connection) -> None:
         """Write the log anew after a failed sync, which leaves a gap in it: Linux forgets to write what it could not.
@@ -142,7 +153,7 @@ class Syncing:
             raise unsynced from error
         finally:
             connection.execute("ROLLBACK")
-        self._has_gap = False
+        self.has_gap = False
 
 
 def rewrite(path: Path) -> None:
@@ -255,21 +266,43 @@ class SQLiteConnection:
         self.driver = driver
         self._path = path
         self._syncing = Syncing(partial(rewrite, path.with_name(f"{path.name}-wal")), is_full=is_full)
-        self._groups = Groups(self._drive) if driver.has_groups else None
+        self._here = Here(path)
+        self._groups = Groups(self._drive, self._write_here) if driver.has_groups else None
         self._is_closed = False
-        self._looking: sqlite3.Connection | None = None
+        self._is_full = is_full
         self._presence = Presence(path.with_name(f"{path.name}-nodes"))
 
-    async def run(self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False) -> T:
+    async def run(
+        self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False, brief: bool = False
+    ) -> T:
         """See `Connection.run`."""
         if self._is_closed:
             raise StoreClosedError(self.name)
         self.trips += 1
         self.commits += durable
+        is_easy = brief and not (durable and self._is_full)
         with translating(self.name):
-            if writes and self._groups is not None:
-                return await self._groups.run(operation, durable=durable)
+            for _ in range(READ_TRIES):
+                try:
+                    return await self._run(operation, writes=writes, durable=durable, is_easy=is_easy)
+                except sqlite3.DatabaseError as error:
+                    if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_CORRUPT:
+                        raise
+            return await self._run(operation, writes=writes, durable=durable)
+
+    async def _run(
+        self, operation: Callable[[], Operation[T]], *, writes: bool, durable: bool, is_easy: bool = False
+    ) -> T:
+        if not writes or self._groups is None:
             return await self._drive(operation, writes=writes, durable=durable)
+        return await self._groups.run(operation, durable=durable, is_easy=is_easy and not self._syncing.has_gap)
+
+    def _write_here(self, operation: Operation[T]) -> T:
+        try:
+            return self._here.write(operation)
+        except sqlite3.Error as error:
+            self._syncing.note(error)
+            raise InTheWayError from error
 
     async def _drive(self, operation: Callable[[], Operation[T]], *, durable: bool, writes: bool = True) -> T:
         return await self.driver.walk(partial(self._syncing.steps, operation, writes=writes, durable=durable))
@@ -284,9 +317,7 @@ class SQLiteConnection:
         if self._is_closed:
             raise StoreClosedError(self.name)
         with translating(self.name):
-            if self._looking is None:
-                self._looking = connect(self._path, "ro", 0.0)
-            return drive(steps(self._looking, operation(), writes=False))
+            return self._here.read(operation())
 
     async def forget(self, operation: Callable[[], Operation[T]]) -> T:
         """See `Connection.forget`: there is one writer at a time, so nothing is under way."""
@@ -317,11 +348,10 @@ class SQLiteConnection:
     async def close(self) -> None:
         """Finish what is queued, close the file, give the file locks up."""
         self._is_closed = True
-        if self._looking is not None:
-            self._looking.close()
         try:
             if self._groups is not None:
                 await self._groups.end()
+            self._here.close()
             await self.driver.close()
         finally:
             self._presence.close()

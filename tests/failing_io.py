@@ -94,7 +94,7 @@ def tell(what: object) -> None:
 
 async def limit_log(store: Any) -> None:
     """Let checkpoints come often."""
-    await store._connection.driver.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    await store._connection.driver.execute_fetchall(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
 
 
 async def count(node: Node, actor_id: str, number: int) -> int:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from psycopg.pq import TransactionStatus
 
 from lazymig import postgres as engine
+from lazymig._postgres_functions import dialect
 from lazymig._postgres_post_sql import post_dialect
-from lazymig._postgres_sql import dialect
 from lazymig._sql import SqlStore
 from lazymig._sql_post import SqlPost
 from lazymig.memory import MemoryStore

@@ -202,7 +202,9 @@ class RecordedConnection:
         lay_out(self.connection, self.name)
         recording.note(began, rows(self.connection), is_durable=False)
 
-    async def run(self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False) -> T:
+    async def run(
+        self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False, brief: bool = False
+    ) -> T:
         began = len(self._recording.log)
         with translating(self.name):
             found = drive(self._syncing.steps(operation, self.connection, writes=writes, durable=durable))

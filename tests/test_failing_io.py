@@ -215,7 +215,7 @@ async def fill_by_new_states(activation: Activation, told: dict[str, int]) -> in
 
 
 async def limit_pages(store: Any, pages: int) -> None:
-    await store._connection.driver.execute(f"PRAGMA max_page_count = {pages}")
+    await store._connection.driver.execute_fetchall(f"PRAGMA max_page_count = {pages}")
 
 
 # --- heartbeats ----------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from tests import beside
 from tests.processes import Line, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from lazymig.store import Store
@@ -157,6 +157,12 @@ def two_state_suite(life: Life | None = None) -> Suite:
     return suite
 
 
+def trace(store: Any, on_statement: Callable[[str], None]) -> None:
+    """Call a function at each statement of a store, on whatever thread."""
+    for connection in (store._connection.driver._conn, store._connection._here._connection()):
+        connection.set_trace_callback(on_statement)
+
+
 async def live(line: Line, url: str, ids: list[str], *of_life: Any) -> None:
     """Migrate and count three actors, each in another way; say so before and after each one."""
     born = time.monotonic()
@@ -164,7 +170,7 @@ async def live(line: Line, url: str, ids: list[str], *of_life: Any) -> None:
     line.tell(("born", ""))
     async with open_store(url) as store:
         connection: Any = store
-        await connection._connection.driver.set_trace_callback(life.step)
+        trace(connection, life.step)
         async with Node(cast("Store", Watched(store, life)), [two_state_suite(life)], label="doomed") as node:
             life.note("working")
             for way, actor_id in enumerate(ids):
@@ -351,7 +357,7 @@ async def migrate_up_to_a_statement(line: Line, url: str, actor_id: str, number:
 
     async with open_store(url) as store, Node(store, [two_state_suite()]) as node:
         connection: Any = store
-        await connection._connection.driver.set_trace_callback(on_statement)
+        trace(connection, on_statement)
         async with node.activate("Vehicle", actor_id) as activation:
             state = activation.state()
             await state.migrate_and_load()

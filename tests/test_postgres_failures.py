@@ -93,7 +93,7 @@ async def test_a_commit_whose_connection_is_lost_says_that_its_outcome_is_unknow
         await store.register(NODE)
         await store.claim(KEY, Fence("n1", 1))
         await store.commit(Commit(KEY, Fence("n1", 1), 0, STAMP, {"main": b"1"}))
-        wire.cut(when, b"UPDATE")
+        wire.cut(when, b".commit(")
         with pytest.raises(StoreUnavailableError, match="unknown") as caught:
             await store.commit(Commit(KEY, Fence("n1", 1), 1, STAMP, {"main": b"2"}, release=release))
 

@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -14,8 +15,9 @@ import pytest
 from psycopg import errors as driver_errors
 
 from lazymig import open_store
-from lazymig._postgres_driver import translate
-from lazymig._postgres_sql import LAYOUTS, dialect
+from lazymig._postgres_errors import translate
+from lazymig._postgres_functions import FUNCTIONS, dialect
+from lazymig._postgres_sql import LAYOUTS, STATEMENTS
 from lazymig._records import ActorKey, Fence, NodeRecord
 from lazymig.errors import (
     InvalidStoreUrlError,
@@ -129,9 +131,10 @@ def test_all_but_our_options_are_libpqs_as_they_are_written() -> None:
 
 
 def test_a_schema_is_put_into_every_statement_and_nothing_else_is() -> None:
-    statements = dialect("mine")
-    for name in statements.__slots__:
-        text = getattr(statements, name)
+    statements = asdict(dialect("mine"))
+    statements |= vars(statements.pop("dealing"))
+    assert len(statements) == len(STATEMENTS) + len(FUNCTIONS)
+    for text in statements.values():
         assert "lazymig." not in text
         assert '"mine".' in text
 

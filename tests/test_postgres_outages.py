@@ -102,7 +102,7 @@ async def test_a_node_settles_a_commit_whose_outcome_was_unknown(url: str, when:
         writer = Writer("w")
         for _ in range(8):
             await writer.add(node, "a")
-            wire.cut(when, b"revision + 1")
+            wire.cut(when, b".commit(")
             await writer.add(node, "a")
             assert wire.is_whole
 

@@ -7,6 +7,7 @@ import inspect
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,13 @@ def raw(store: SqlStore) -> Any:
     return connection.driver
 
 
+def here(store: SqlStore) -> sqlite3.Connection:
+    """Return the connection of the event loop's thread."""
+    connection: Any = store._connection
+    found: sqlite3.Connection = connection._here._connection()
+    return found
+
+
 # --- counts --------------------------------------------------------------------------------------------------------
 
 
@@ -135,22 +143,24 @@ async def test_several_states_and_their_stamp_are_one_commit(store: SqlStore, no
 async def test_commits_are_synced_and_claims_are_not(path: Path, synchronous: str, of_commits: int) -> None:
     syncs: list[tuple[str, int]] = []
     async with open_sqlite(path, synchronous=synchronous) as store, calm(store) as node:
-        connection: sqlite3.Connection = raw(store)._conn
+        connections: list[sqlite3.Connection] = [raw(store)._conn, here(store)]
 
-        def on_statement(statement: str) -> None:
+        def on_statement(connection: sqlite3.Connection, statement: str) -> None:
             word = " ".join(statement.split()[:2])
             if word in {"INSERT INTO", "UPDATE actor"}:
                 connection.set_trace_callback(None)
                 syncs.append((word, connection.execute("PRAGMA synchronous").fetchone()[0]))
-                connection.set_trace_callback(on_statement)
+                connection.set_trace_callback(partial(on_statement, connection))
 
-        connection.set_trace_callback(on_statement)
+        for connection in connections:
+            connection.set_trace_callback(partial(on_statement, connection))
         for _ in range(2):
             async with node.activate("Box", "a") as activation:
                 await activation.state().migrate_and_load(default={"n": 0})
                 activation.state().value["n"] += 1
                 await activation.persist()
-        connection.set_trace_callback(None)
+        for connection in connections:
+            connection.set_trace_callback(None)
     of = {word: {level for other, level in syncs if other == word} for word in ("UPDATE actor",)}
     assert of == {"UPDATE actor": {1, of_commits}}, "releases are not synced, commits are"
     assert syncs[0] == ("INSERT INTO", 1), "the claim"

@@ -70,7 +70,7 @@ async def get(node: Node, actor_id: str) -> Any:
 
 
 async def pages_at_most(store: Any, count: int) -> None:
-    await store._connection.driver.execute(f"PRAGMA max_page_count = {count}")
+    await store._connection.driver.execute_fetchall(f"PRAGMA max_page_count = {count}")
 
 
 async def test_full_disk_is_told_and_nothing_is_lost(url: str) -> None:

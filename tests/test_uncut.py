@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from lazymig._uncut import finish, uncut
+from lazymig._uncut import End, finish, uncut
 from tests.test_node import settle
 
 if TYPE_CHECKING:
@@ -48,6 +48,69 @@ async def test_it_returns_and_raises_as_await_does(guard: Guard) -> None:
     with pytest.raises(ValueError, match="as asked") as caught:
         await guard(work.run(error))
     assert caught.value is error
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+async def test_the_end_of_a_task_is_awaited_within_a_guard_too(is_cut: bool) -> None:  # noqa: FBT001
+    gate = asyncio.Event()
+    task = asyncio.create_task(gate.wait())
+
+    async def run() -> str:
+        await End(task)
+        return "result"
+
+    guarded = asyncio.create_task(uncut(run()))
+    await settle()
+    if is_cut:
+        guarded.cancel()
+        await settle()
+    assert not guarded.done()
+    gate.set()
+    await asyncio.wait([guarded])
+    assert guarded.cancelled() == is_cut
+    assert is_cut or guarded.result() == "result"
+
+
+async def test_who_awaits_the_end_of_a_task_is_cancelled_at_once_and_the_task_is_not() -> None:
+    gate = asyncio.Event()
+    task = asyncio.create_task(gate.wait())
+
+    async def run() -> None:
+        await End(task)
+
+    waiting = [asyncio.create_task(run()) for _ in range(3)]
+    await settle()
+    for _ in range(2):
+        waiting[0].cancel("enough")
+    await asyncio.wait(waiting[:1])
+    with pytest.raises(asyncio.CancelledError, match="enough"):
+        waiting[0].result()
+    gate.set()
+    await asyncio.wait_for(asyncio.gather(*waiting[1:]), 5)
+    assert task.result()
+    await run()
+
+
+async def test_who_is_cancelled_when_a_task_has_just_ended_is_cancelled_once() -> None:
+    gate = asyncio.Event()
+    task = asyncio.create_task(gate.wait())
+    notes: list[str] = []
+
+    async def run() -> None:
+        try:
+            await End(task)
+        except asyncio.CancelledError:
+            notes.append("cancelled")
+            await asyncio.sleep(0)
+            notes.append("tidied up")
+            raise
+
+    waiting = asyncio.create_task(run())
+    await settle()
+    task.add_done_callback(lambda _: waiting.cancel())
+    gate.set()
+    await asyncio.wait([waiting])
+    assert notes in ([], ["cancelled", "tidied up"])
 
 
 @guards

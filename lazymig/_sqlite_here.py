@@ -1,0 +1,95 @@
+"""Brief operations on the event loop's own thread: a hop to another thread and back costs more than most of them.
+
+Rules:
+
+1. Nothing here waits for anybody: what finds another connection's transaction in the way goes to the thread instead,
+   which waits; and so does what fails. Reads find nobody in the way: in a write-ahead log readers wait for nobody.
+2. Nothing here is synced, or copied from the log into the file: that is left to the thread and to heartbeats. (SQLite
+   itself syncs once when a log that was copied begins anew, every thousand pages or so.)
+3. After many operations one goes to the thread all the same, where the log is copied.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from lazymig._sqlite_drivers import connect, drive, is_busy, steps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from lazymig._sql_operations import Operation
+
+T = TypeVar("T")
+
+MANY = 500
+"""After how many the log may have to be copied."""
+
+
+class InTheWayError(Exception):
+    """Another connection's transaction is under way, or the log is to be copied; nothing was done."""
+
+
+class Here:
+    """A connection of the event loop's thread.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened: sqlite3.Connection | None = None
+        self._writes = 0
+
+    def read(self, operation: Operation[T]) -> T:
+        """Carry out an operation that only reads."""
+        with self._closed_on_errors():
+            return drive(steps(self._connection(), operation, writes=False))
+
+    def write(self, operation: Operation[T]) -> T:
+        """Carry out an operation that is not synced.
+
+        Raises:
+            InTheWayError: It is the thread's.
+            sqlite3.Error: It failed; the thread can tell better why.
+        """
+        self._writes += 1
+        if self._writes % MANY == 0:
+            raise InTheWayError
+        try:
+            with self._closed_on_errors():
+                return drive(steps(self._connection(), operation, writes=True))
+        except sqlite3.OperationalError as error:
+            if is_busy(error):
+                raise InTheWayError from None
+            raise
+
+    @contextmanager
+    def _closed_on_errors(self) -> Iterator[None]:
+        """Begin with a new connection after an error: one whose first read failed finds a sound file malformed."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if not is_busy(error):
+                self.close()
+            raise
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._opened is None:
+            with ExitStack() as stack:
+                opened = stack.enter_context(closing(connect(self._path, "rw", 0.0)))
+                opened.execute("PRAGMA synchronous = NORMAL")
+                opened.execute("PRAGMA wal_autocheckpoint = 0")
+                stack.pop_all()
+                self._opened = opened
+        return self._opened
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
