@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from benchmarks import in_memory, on_postgres, on_sqlite, peers
-from benchmarks.measure import Size, compare
+from benchmarks import footprint, in_memory, on_postgres, on_sqlite, peers
+from benchmarks.measure import Size, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     Open = Callable[[Size], AbstractAsyncContextManager[tuple[Block, Block]]]
 
-Unit = Literal["ratio", "us more", "times faster"]
+Unit = Literal["ratio", "µs more", "kB more", "times faster"]
+
+PARTS = {"µs more": 1e-6, "kB more": 1e3}
+"""A difference's unit, in what blocks return: seconds or bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +30,13 @@ class Case:
 
     Attributes:
         name: Chosen by it.
-        title: What is measured.
+        title: What is measured; may name the size's actors or calls.
         baseline: What it is compared with.
         goal: At most that, or for "times faster" at least.
         unit: Of goal and figure.
         open: Yields both sides.
-        size: Of a full run; None: not in one.
-        quick: Of a quick one; None: not in one.
+        size: Of a full run.
+        quick: Of a quick one.
     """
 
     name: str
@@ -42,17 +45,21 @@ class Case:
     goal: float
     unit: Unit
     open: Open
-    size: Size | None
-    quick: Size | None
+    size: Size
+    quick: Size
 
-    def size_of(self, *, is_quick: bool) -> Size | None:
+    @property
+    def quantity(self) -> Literal["seconds", "bytes"]:
+        """What its blocks return."""
+        return "bytes" if self.unit == "kB more" else "seconds"
+
+    def size_of(self, *, is_quick: bool) -> Size:
         """Return how much of it is measured."""
         return self.quick if is_quick else self.size
 
     async def run(self, size: Size) -> Result:
         """Measure it."""
-        async with self.open(size) as (ours, base):
-            return Result(self, await compare(ours, base, size))
+        return Result(self, size, await measure(self.open(size), size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +68,27 @@ class Result:
 
     Attributes:
         case: The case.
+        size: How much was measured.
         comparison: What was measured.
     """
 
     case: Case
+    size: Size
     comparison: Comparison
+
+    @property
+    def title(self) -> str:
+        """What was measured."""
+        return self.case.title.format(actors=self.size.actors, calls=self.size.calls)
 
     @property
     def figures(self) -> Sequence[float]:
         """One a trial, in the unit of the goal, in order of size."""
-        if self.case.unit == "us more":
-            return self.comparison.differences
         if self.case.unit == "ratio":
             return self.comparison.ratios
-        return sorted(1.0 / ratio for ratio in self.comparison.ratios)
+        if self.case.unit == "times faster":
+            return sorted(1.0 / ratio for ratio in self.comparison.ratios)
+        return [difference / PARTS[self.case.unit] for difference in self.comparison.differences]
 
     @property
     def figure(self) -> float:
@@ -90,23 +104,26 @@ class Result:
 FAST, FAST_QUICK = Size(trials=7, rounds=40, calls=200), Size(trials=5, rounds=5, calls=100)
 SLOW, SLOW_QUICK = Size(trials=7, rounds=12, calls=50), Size(trials=5, rounds=3, calls=20)
 CROWD, CROWD_QUICK = Size(trials=7, rounds=8, calls=100), Size(trials=5, rounds=2, calls=100)
+MANY, MANY_QUICK = replace(SLOW, actors=1_000_000), replace(SLOW_QUICK, actors=50_000)
+HELD, HELD_QUICK = Size(trials=1, rounds=1, calls=100_000), Size(trials=1, rounds=1, calls=10_000)
+"""Bytes are the same each time."""
 
 CASES = (
     Case(
         "core", "decide, run and stamp, none pending", "decode",
-        3.0, "us more", partial(in_memory.core, is_pending=False), FAST, FAST_QUICK,
+        3.0, "µs more", partial(in_memory.core, is_pending=False), FAST, FAST_QUICK,
     ),
     Case(
         "core-pending", "decide, run and stamp, 3 pending", "decode, 3 functions, encode",
-        8.0, "us more", partial(in_memory.core, is_pending=True), FAST, FAST_QUICK,
+        8.0, "µs more", partial(in_memory.core, is_pending=True), FAST, FAST_QUICK,
     ),
     Case(
         "block", "node.activate … exit, memory", "decode",
-        30.0, "us more", in_memory.block, FAST, FAST_QUICK,
+        30.0, "µs more", in_memory.block, FAST, FAST_QUICK,
     ),
     Case(
         "proxy", "a call to an active actor", "await of the method",
-        10.0, "us more", in_memory.proxy, FAST, FAST_QUICK,
+        10.0, "µs more", in_memory.proxy, FAST, FAST_QUICK,
     ),
     Case(
         "registered", "1,000 migrations registered, none pending", "1 registered",
@@ -137,12 +154,8 @@ CASES = (
         4.0, "times faster", on_sqlite.grouped, CROWD, CROWD_QUICK,
     ),
     Case(
-        "actors", "cold activation, 1,000,000 actors, SQLite", "1,000 actors",
-        1.5, "ratio", partial(on_sqlite.populated, many=1_000_000, few=1_000), SLOW, None,
-    ),
-    Case(
-        "actors-quick", "cold activation, 50,000 actors, SQLite", "1,000 actors",
-        1.5, "ratio", partial(on_sqlite.populated, many=50_000, few=1_000), None, SLOW_QUICK,
+        "actors", "cold activation, {actors:,} actors, SQLite", "1,000 actors",
+        1.5, "ratio", partial(on_sqlite.populated, few=1_000), MANY, MANY_QUICK,
     ),
     Case(
         "postgres", "cold activation, PostgreSQL", "SELECT by key, decode",
@@ -153,7 +166,19 @@ CASES = (
         1.3, "ratio", on_postgres.pending, SLOW, SLOW_QUICK,
     ),
     Case(
-        "pyrmute", "decide, run and stamp, 3 pending", "pyrmute",
+        "pyrmute", "decide, run, stamp, 3 pending, dict to dict", "pyrmute: find the way, run, dict to dict",
         0.6, "ratio", peers.pyrmute, FAST, FAST_QUICK,
+    ),
+    Case(
+        "eventsourcing-get", "cold activation, migrated before, SQLite", "eventsourcing: get, 3 upcasts, snapshots on",
+        0.9, "ratio", partial(peers.eventsourcing, case="get"), SLOW, SLOW_QUICK,
+    ),
+    Case(
+        "eventsourcing-durable", "3 pending, SQLite, synchronous as theirs", "eventsourcing: take_snapshot, 3 upcasts",
+        0.5, "ratio", partial(peers.eventsourcing, case="durable"), SLOW, SLOW_QUICK,
+    ),
+    Case(
+        "memory", "{calls:,} active actors, states of 300 B", "their decoded values",
+        2.0, "kB more", footprint.active, HELD, HELD_QUICK,
     ),
 )  # fmt: skip

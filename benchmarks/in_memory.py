@@ -17,10 +17,10 @@ from lazymig import Node, _plan, _upgrade, codec, open_store
 from lazymig._records import Stamp
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from benchmarks.measure import Block, Size
-    from lazymig._migrations import Chain
+    from lazymig._migrations import Chain, Migration
 
 
 @asynccontextmanager
@@ -40,23 +40,23 @@ async def core(size: Size, *, is_pending: bool) -> AsyncIterator[tuple[Block, Bl
         return orjson.dumps(state)
 
     async def ours() -> bytes | None:
-        return await _migrate(chain, found, data)
+        state, steps = await upgrade(chain, found, codec.decode(data))
+        return _upgrade.encode_result(state, "it", steps, None) if steps else None
 
     yield repeated(ours, size.calls), computed(plain, size.calls)
 
 
-async def _migrate(chain: Chain, found: _plan.Found, data: bytes) -> bytes | None:
+async def upgrade(chain: Chain, found: _plan.Found, state: Any) -> tuple[Any, Sequence[Migration]]:
+    """Decide, run and stamp, as an activation does; return the state and what ran."""
     plan = _plan.decide(chain, found, None)
     if not isinstance(plan, _plan.Plan):
         raise plan
-    state = codec.decode(data)
-    encoded = None
+    migrated_at = None
     if plan.steps:
         state = await _upgrade.run(plan.steps, state, None, None)
-        encoded = _upgrade.encode_result(state, "it", plan.steps, None)
-    migrated_at = datetime.now(UTC) if plan.steps else None
+        migrated_at = datetime.now(UTC)
     _plan.stamp_after(chain, found, _plan.Storing(plan, creates_main=False, migrated_at=migrated_at))
-    return encoded
+    return state, plan.steps
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Cases on PostgreSQL, over the same pool's connections."""
+"""Cases on PostgreSQL, over a connection of psycopg to the same server: commits of both are as durable."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from benchmarks.measure import Block, Size
     from lazymig import Node
 
-
-PLAIN = "CREATE TEMPORARY TABLE plain (id text PRIMARY KEY, value bytea, version text)"
+LOAD = "SELECT value FROM plain WHERE id = %s"
+SAVE = "UPDATE plain SET value = %s, version = '1.3.0' WHERE id = %s"
+RESTORE = "UPDATE plain SET value = %s, version = NULL WHERE version IS NOT NULL"
 
 
 @asynccontextmanager
@@ -34,12 +35,10 @@ async def place(number: int, migrations: int) -> AsyncIterator[tuple[Node, Any, 
         async with open_store(url) as store, serving(store, migrations) as node:
             for start in range(0, number, 1_000):
                 await store.insert("Car", "state", [(actor_id, data) for actor_id in ids[start : start + 1_000]])
-            async with await psycopg.AsyncConnection.connect(
-                url.partition("schema=")[0], autocommit=True
-            ) as connection:
-                await connection.execute(
-                    "CREATE TEMPORARY TABLE plain (id text PRIMARY KEY, value bytea, version text)"
-                )
+            conninfo, _, schema = url.partition("schema=")
+            async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
+                await connection.execute(f"SET search_path TO {schema}")
+                await connection.execute("CREATE TABLE plain (id text PRIMARY KEY, value bytea, version text)")
                 async with connection.cursor().copy("COPY plain (id, value) FROM STDIN (FORMAT binary)") as copy:
                     copy.set_types(["text", "bytea"])
                     for actor_id in ids:
@@ -53,7 +52,7 @@ async def cold(size: Size) -> AsyncIterator[tuple[Block, Block]]:
     async with place(20 * size.calls, 0) as (node, connection, ids):
 
         async def load(actor_id: str) -> Any:
-            cursor = await connection.execute("SELECT value FROM plain WHERE id = %s", [actor_id])
+            cursor = await connection.execute(LOAD, [actor_id])
             (data,) = await cursor.fetchone()
             return orjson.loads(data)
 
@@ -66,15 +65,13 @@ async def pending(size: Size) -> AsyncIterator[tuple[Block, Block]]:
     async with place(size.total + size.calls, 3) as (node, connection, ids):
 
         async def upgrade(actor_id: str) -> None:
-            cursor = await connection.execute("SELECT value FROM plain WHERE id = %s", [actor_id])
+            cursor = await connection.execute(LOAD, [actor_id])
             (data,) = await cursor.fetchone()
-            saved = migrated(data)
-            await connection.execute("UPDATE plain SET value = %s, version = '1.3.0' WHERE id = %s", [saved, actor_id])
+            await connection.execute(SAVE, [migrated(data), actor_id])
 
         async def restore() -> float:
             seconds = await plain()
-            await connection.execute("UPDATE plain SET value = %s WHERE version IS NOT NULL", [orjson.dumps(value())])
-            await connection.execute("UPDATE plain SET version = NULL WHERE version IS NOT NULL")
+            await connection.execute(RESTORE, [orjson.dumps(value())])
             return seconds
 
         plain = each(ids, size.calls, upgrade)

@@ -17,10 +17,11 @@ STATE_BYTES = 2_000
 def value(size: int = STATE_BYTES) -> dict[str, Any]:
     """Return a state of about that many bytes as JSON."""
     made: dict[str, Any] = {"owner": "Ada", "velocity": 36.0, "driver": "Ada"}
-    number = 0
-    while len(orjson.dumps(made)) < size - 20:
-        made[f"field{number:03}"] = "x" * min(20, size - len(orjson.dumps(made)) - 18)
-        number += 1
+    left = size - len(orjson.dumps(made))
+    while left > 20:
+        name, text = f"field{len(made):03}", "x" * min(20, left - 18)
+        made[name] = text
+        left -= len(f',"{name}":"{text}"')
     return made
 
 

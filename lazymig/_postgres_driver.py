@@ -120,14 +120,12 @@ class Walk:
     async def _call(self, statement: str, parameters: Mapping[str, Any]) -> Rows:
         """Send a statement that is a transaction by itself."""
         self.trips += 1
-        self.is_unknown = True
         cursor = self._connection.cursor(binary=True)
         try:
             await cursor.execute(statement, parameters)
         except psycopg.Error as error:
             self.is_unknown = self._is_ended_by(error)
             raise
-        self.is_unknown = False
         return await cursor.fetchall()
 
     def _is_ended_by(self, error: psycopg.Error) -> bool:

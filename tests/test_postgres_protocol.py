@@ -201,10 +201,14 @@ async def test_a_claim_that_waited_longer_than_a_lease_does_not_take_from_the_li
         pulse.close()
 
 
+@pytest.mark.parametrize("was_held", [False, True])
 async def test_a_claim_that_waited_does_not_take_from_who_registered_meanwhile(
-    url: str, store: Store, beside: Any
+    url: str, store: Store, beside: Any, *, was_held: bool
 ) -> None:
     await store.insert("Car", "main", [("a", b"1")])
+    if was_held:  # by a node that is gone
+        await store.claim(KEY, Fence("n1", 1))
+        await store.unregister("n1")
     with beside.transaction():
         beside.execute(in_(url, "SELECT FROM lazymig.actor FOR UPDATE"))
         claiming = asyncio.create_task(store.claim(KEY, Fence("n2", 1)))
