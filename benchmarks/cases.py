@@ -102,8 +102,8 @@ class Result:
 
 
 FAST, FAST_QUICK = Size(trials=7, rounds=40, calls=200), Size(trials=5, rounds=5, calls=100)
-SLOW, SLOW_QUICK = Size(trials=7, rounds=12, calls=50), Size(trials=5, rounds=3, calls=20)
-CROWD, CROWD_QUICK = Size(trials=7, rounds=8, calls=100), Size(trials=5, rounds=2, calls=100)
+SLOW, SLOW_QUICK = Size(trials=7, rounds=12, calls=50), Size(trials=5, rounds=6, calls=20)
+CROWD, CROWD_QUICK = Size(trials=7, rounds=8, calls=100), Size(trials=5, rounds=4, calls=100)
 MANY, MANY_QUICK = replace(SLOW, actors=1_000_000), replace(SLOW_QUICK, actors=50_000)
 HELD, HELD_QUICK = Size(trials=1, rounds=1, calls=100_000), Size(trials=1, rounds=1, calls=10_000)
 """Bytes are the same each time."""

@@ -55,7 +55,7 @@ async def upgrade(chain: Chain, found: _plan.Found, state: Any) -> tuple[Any, Se
     if plan.steps:
         state = await _upgrade.run(plan.steps, state, None, None)
         migrated_at = datetime.now(UTC)
-    _plan.stamp_after(chain, found, _plan.Storing(plan, creates_main=False, migrated_at=migrated_at))
+    _plan.stamp_after(chain, found, plan, creates_main=False, migrated_at=migrated_at)
     return state, plan.steps
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from inspect import getdoc
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,8 +26,8 @@ ReconcileFunction = Callable[[Any, Any, Any], Any | Awaitable[Any]]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_REMEMBERED_SETS = 1024
-"""How many applied sets a chain remembers the pending migrations of; a fleet has a few dozen."""
+_KEPT_PLANS = 1024
+"""How many plans a chain keeps."""
 
 
 class Migration:
@@ -94,23 +93,16 @@ class Migration:
             raise DefinitionError(f"migration {self.version} ({self.name}) has a {what} already. Remove one of them.")
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """What a chain still has to do for one applied set.
+class Chain:
+    """The migrations of one actor type, in order.
 
     Attributes:
-        steps: Migrations to run, in order.
-        refused: Late ones without consent.
-        applied: The set afterwards.
+        actor_type: Its name.
+        baseline: The oldest version that a state may have, None for any.
+        migrations: In order.
+        is_frozen: Whether it is in use, and can't change any more.
+        plans: What was decided for actors by their applied set, see `lazymig._plan`.
     """
-
-    steps: tuple[Migration, ...]
-    refused: tuple[Migration, ...]
-    applied: AppliedSet
-
-
-class Chain:
-    """The migrations of one actor type, in order."""
 
     def __init__(self, actor_type: str, baseline: Version | None = None) -> None:
         self.actor_type = actor_type
@@ -118,7 +110,7 @@ class Chain:
         self.migrations: tuple[Migration, ...] = ()
         self.is_frozen = False
         self._floor = 0 if baseline is None else _version.pack(baseline)
-        self._pending: dict[AppliedSet, Pending] = {}
+        self.plans: dict[AppliedSet, Any] = {}
         self._release: AppliedSet | None = None
 
     @property
@@ -161,7 +153,7 @@ class Chain:
         self._check_order(migration)
         self.migrations += (migration,)
         self._release = None
-        self._pending.clear()
+        self.plans.clear()
         return migration
 
     def _check_order(self, migration: Migration) -> None:
@@ -176,19 +168,14 @@ class Chain:
         if self.baseline is not None and version <= self.baseline:
             raise MigrationOrderError(self.actor_type, version, self.baseline, "its baseline")
 
-    def pending(self, applied: AppliedSet) -> Pending:
-        """Return what is still to be done for an actor with this applied set."""
-        found = self._pending.get(applied)
-        if found is None:
-            if len(self._pending) >= _REMEMBERED_SETS:
-                self._pending.clear()
-            found = self._pending[applied] = self._find_pending(applied)
-        return found
-
-    def _find_pending(self, applied: AppliedSet) -> Pending:
+    def pending(self, applied: AppliedSet) -> tuple[Migration, ...]:
+        """Return what is registered and not applied, in order."""
         has = frozenset(applied.packed)
         first = bisect_left(self.migrations, applied.floor + 1, key=lambda migration: migration.packed)
-        steps = tuple(migration for migration in self.migrations[first:] if migration.packed not in has)
-        refused = tuple(step for step in steps if step.packed < applied.highest and not step.late)
-        after = AppliedSet((*applied.packed, *(step.packed for step in steps)), applied.floor)
-        return Pending(steps, refused, after)
+        return tuple(migration for migration in self.migrations[first:] if migration.packed not in has)
+
+    def keep_plan(self, applied: AppliedSet, plan: Any) -> None:
+        """Keep what was decided; a fleet has a few dozen applied sets."""
+        if len(self.plans) >= _KEPT_PLANS:
+            self.plans.clear()
+        self.plans[applied] = plan

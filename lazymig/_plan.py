@@ -16,8 +16,7 @@ set. Once no state is left the actor counts as new, whatever its last stamp was.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lazymig import _version
 from lazymig._records import AppliedSet, Stamp
@@ -32,8 +31,7 @@ if TYPE_CHECKING:
 EMPTY = AppliedSet()
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What a plan needs to know of the stored actor.
 
     Attributes:
@@ -56,8 +54,7 @@ class Found:
         return AppliedSet((), self.inferred) if self.inferred else EMPTY
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What to run and what to stamp.
 
     Attributes:
@@ -84,7 +81,22 @@ def check(chain: Chain, found: Found, key: ActorKey | None) -> ActivationError |
 
 
 def decide(chain: Chain, found: Found, key: ActorKey | None) -> Plan | ActivationError:
-    """Return what migrate-and-load has to do, or why it refuses."""
+    """Return what migrate-and-load has to do, or why it refuses.
+
+    All actors with the same applied set have the same plan, so the chain keeps those that were made.
+    """
+    if not found.has_main or found.inferred:
+        return _decide(chain, found, key)
+    applied = found.applied
+    plan: Plan | ActivationError | None = chain.plans.get(applied)
+    if plan is None:
+        plan = _decide(chain, found, key)
+        if isinstance(plan, Plan):
+            chain.keep_plan(applied, plan)
+    return plan
+
+
+def _decide(chain: Chain, found: Found, key: ActorKey | None) -> Plan | ActivationError:
     if not found.has_states:
         return Plan((), chain.release, must_commit=False)
     refusal = check(chain, found, key)
@@ -95,44 +107,41 @@ def decide(chain: Chain, found: Found, key: ActorKey | None) -> Plan | Activatio
         return Plan((), applied, must_commit=False)
     if applied.highest < chain.floor:
         return StateTooOldError(key, _version.unpack(applied.highest), _version.unpack(chain.floor))
-    pending = chain.pending(applied)
-    if pending.refused:
-        late = [migration.version for migration in pending.refused]
+    steps = chain.pending(applied)
+    if late := [step.version for step in steps if step.packed < applied.highest and not step.late]:
         return LateMigrationError(key, _version.unpack(applied.highest), late)
     is_adopted = found.stamp is None and found.inferred > 0
-    return Plan(pending.steps, pending.applied, must_commit=bool(pending.steps) or is_adopted)
+    after = applied.union(AppliedSet(step.packed for step in steps)) if steps else applied
+    return Plan(steps, after, must_commit=bool(steps) or is_adopted)
 
 
-@dataclass(frozen=True, slots=True)
-class Storing:
-    """What is about to be stored, as far as the stamp depends on it.
-
-    Attributes:
-        plan: Of the migrate-and-load that came before, None after `load()` alone.
-        creates_main: The main state was absent and is stored now.
-        migrated_at: When migrations ran in this activation; None if none did.
-    """
-
-    plan: Plan | None
-    creates_main: bool
-    migrated_at: datetime | None = None
-
-
-def stamp_after(chain: Chain, found: Found, storing: Storing) -> Stamp | None:
+def stamp_after(
+    chain: Chain, found: Found, plan: Plan | None, *, creates_main: bool, migrated_at: datetime | None = None
+) -> Stamp | None:
     """Return the stamp of an actor once states are stored.
+
+    Args:
+        chain: Of its type.
+        found: The stored actor.
+        plan: Of the migrate-and-load that came before, None after `load()` alone.
+        creates_main: Whether the main state was absent and is stored now.
+        migrated_at: When migrations ran in this activation; None if none did.
 
     Nothing is stamped that was not migrated or created by this software: after `load()` alone the stamp stays, and
     `written_by` is the older of the two.
     """
     if not found.has_states:
         return Stamp(chain.release, chain.release)
-    applied = found.applied if storing.plan is None else storing.plan.applied
-    if storing.creates_main:
+    applied = found.applied if plan is None else plan.applied
+    if creates_main:
         applied = applied.union(chain.release)
-    if storing.plan is None and not storing.creates_main:
+    if plan is None and not creates_main:
         return None if found.stamp is None else _loaded_only(found.stamp, chain.release)
-    before = None if found.stamp is None else found.stamp.migrated_at
-    return Stamp(applied, chain.release, storing.migrated_at or before)
+    before = found.stamp
+    if migrated_at is None and before is not None:
+        migrated_at = before.migrated_at
+    after = Stamp(applied, chain.release, migrated_at)
+    return before if before == after else after
 
 
 def _loaded_only(stamp: Stamp, release: AppliedSet) -> Stamp:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazymig import _version
 from lazymig.errors import CorruptStateError, InvalidKeyError, InvalidVersionError
@@ -208,8 +208,7 @@ def _read_time(value: object) -> datetime | None:
     return time.astimezone(UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """Migration-info as stores and plans pass it.
 
     Attributes:

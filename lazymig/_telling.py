@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from lazymig.errors import ActivationClosedError, LeaseLostError, MigrationFailedError
 from lazymig.hooks import Activated, MigrationApplied, MigrationFailed, StateRefused, tell
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from lazymig._migrations import Migration
     from lazymig._records import ActorKey, Stamp
-    from lazymig.errors import ActivationError, MigrationFailedError
+    from lazymig.errors import ActivationError
     from lazymig.hooks import Hook
     from lazymig.suite import ActorType
 
@@ -40,9 +41,14 @@ class Telling:
         self._started = started
         self._is_told = False
 
-    def refused(self, error: ActivationError) -> None:
-        """Tell that the stored state was refused or can't be read."""
-        if self._hooks:
+    def failed(self, error: ActivationError) -> None:
+        """Tell that a migration failed, or that the stored state was refused or can't be read."""
+        if not self._hooks or isinstance(error, (LeaseLostError, ActivationClosedError)):
+            return
+        if isinstance(error, MigrationFailedError):
+            kind = type(error.__cause__ or error).__name__
+            tell(self._hooks, MigrationFailed(self._node, self._key, error.version, error.name, kind))
+        else:
             stored = getattr(error, "stored", None)
             event = StateRefused(self._node, self._key, type(error).__name__, stored, self._type.supported)
             tell(self._hooks, event)
@@ -54,12 +60,6 @@ class Telling:
         self._is_told = True
         version = None if stamp is None else stamp.info.version
         tell(self._hooks, Activated(self._node, self._key, version, migrations, time.monotonic() - self._started))
-
-    def failed(self, error: MigrationFailedError) -> None:
-        """Tell that a migration failed."""
-        if self._hooks:
-            kind = type(error.__cause__ or error).__name__
-            tell(self._hooks, MigrationFailed(self._node, self._key, error.version, error.name, kind))
 
     def applied(self, steps: Iterable[Migration]) -> None:
         """Tell that migrations were committed."""

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -47,15 +47,15 @@ async def uncut(operation: Coroutine[Any, Any, T]) -> T:
 class _Uncut:
     """Drives a coroutine as ``await`` does, and keeps cancellations from what it waits for."""
 
-    __slots__ = ("_cut", "_operation", "_shielded")
+    __slots__ = ("_cut", "_operation", "_shield")
 
     def __init__(self, operation: Coroutine[Any, Any, Any]) -> None:
         self._operation = operation
         self._cut: asyncio.CancelledError | None = None
-        self._shielded = ExitStack()
+        self._shield: anyio.CancelScope | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        with self._shielded:
+        try:
             while True:
                 try:
                     waited = self._operation.send(None)
@@ -75,6 +75,9 @@ class _Uncut:
                     waited = waited.future
                 while not waited.done():
                     yield from self._turn(End(waited))
+        finally:
+            if self._shield is not None:
+                self._shield.__exit__(None, None, None)
         raise self._cut
 
     def _turn(self, turn: End | None) -> Generator[Any, Any, None]:
@@ -84,7 +87,8 @@ class _Uncut:
         except asyncio.CancelledError as error:
             if self._cut is None:  # a cancelled scope would cancel again in every turn of the loop
                 self._cut = error
-                self._shielded.enter_context(anyio.CancelScope(shield=True))
+                self._shield = anyio.CancelScope(shield=True)
+                self._shield.__enter__()
         except BaseException:  # the event loop is gone
             self._operation.close()
             raise

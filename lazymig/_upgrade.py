@@ -42,6 +42,8 @@ async def run(steps: Sequence[Migration], value: Any, context: Any, key: ActorKe
     for step in steps:
         try:
             result = step.function(value, context)
+            if result is None:  # changed in place, as most do
+                continue
             if isawaitable(result):
                 result = await result
         except Exception as error:

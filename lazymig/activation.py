@@ -16,7 +16,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -31,14 +30,13 @@ from lazymig.errors import (
     ActivationError,
     DefinitionError,
     LeaseLostError,
-    MigrationFailedError,
     NotLoadedError,
     ReadOnlyActionError,
 )
-from lazymig.state import State
+from lazymig.state import State, converter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import Iterable
     from datetime import datetime
 
     from lazymig._lease import Lease
@@ -100,7 +98,7 @@ class Activation:
         self._context: Any = None
         self._has_context = False
         self._is_closed = False
-        self._turns: asyncio.Lock | None = None
+        self._turns = asyncio.Lock()
 
     def __repr__(self) -> str:
         """Show the actor."""
@@ -153,9 +151,9 @@ class Activation:
         found = self._states.get(name)
         if found is None:
             check_text("a state name", name, MAX_NAME_BYTES)
-            found = self._states[name] = State(self, name, _converter(type))
+            found = self._states[name] = State(self, name, converter(type))
         elif type is not None:
-            found.retype(_converter(type))
+            found.retype(converter(type))
         return found
 
     async def persist(self, *, release: bool = False) -> None:
@@ -190,20 +188,13 @@ class Activation:
         """See `State.load`."""
         if self._is_in_chain():
             return self._fill_staged(state, None)
-        async with self._loading(state) as lease:
-            refusal = _plan.check(self._type.chain, self._found(), self.key)
-            if refusal is not None:
-                raise refusal
-            return state.fill(lease.states.get(state.name))
+        return await self._load(state, None, migrates=False)
 
     async def migrate_and_load(self, state: State[T], default: T | None) -> T | None:
         """See `State.migrate_and_load`."""
         if self._is_in_chain():
             return self._fill_staged(state, default)
-        async with self._loading(state) as lease:
-            if self._plan is None:
-                await self._bring_up(lease)
-            return state.fill(lease.states.get(state.name), default)
+        return await self._load(state, default, migrates=True)
 
     async def persist_states(self, states: Iterable[State[Any]], *, release: bool = False) -> None:
         """Store the given states as far as they changed."""
@@ -212,7 +203,8 @@ class Activation:
                 state.check_loaded()
             return
         self._check_writable()
-        async with self._turn() as lease:
+        lease = await self._take_turn()
+        try:
             writes: dict[str, bytes | None] = {}
             for state in states:
                 state.check_loaded()
@@ -223,6 +215,8 @@ class Activation:
                 await self._commit(lease, writes, release=release)
             elif release:
                 await lease.release()
+        finally:
+            self._turns.release()
 
     async def clear_state(self, state: State[Any]) -> None:
         """See `State.clear`."""
@@ -230,10 +224,13 @@ class Activation:
             state.empty()
             return
         self._check_writable()
-        async with self._turn() as lease:
+        lease = await self._take_turn()
+        try:
             if state.name in lease.states:
                 await self._commit(lease, {state.name: None})
             state.empty()
+        finally:
+            self._turns.release()
 
     # --- for the node ------------------------------------------------------------------------------------------
 
@@ -245,7 +242,7 @@ class Activation:
             plan = error
         if not isinstance(plan, ActivationError):
             return None
-        self._telling.refused(plan)
+        self._telling.failed(plan)
         return plan
 
     def close(self) -> None:
@@ -254,12 +251,13 @@ class Activation:
 
     # --- within ------------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[Lease]:
-        """Wait until no other task works on the stored states; they are settled, and still ours."""
-        if self._turns is None:
-            self._turns = asyncio.Lock()
-        async with self._turns:
+    async def _take_turn(self) -> Lease:
+        """Wait until no other task works on the stored states; they are settled, and still ours.
+
+        Whoever got the turn ends it by releasing `_turns`.
+        """
+        await self._turns.acquire()
+        try:
             if self._refusal is not None:
                 raise self._refusal
             if self._lease is not None and self._lease.is_lost:  # told even if the node found out first
@@ -267,26 +265,31 @@ class Activation:
             if self._is_closed or self._lease is None or self._lease.is_released:
                 raise ActivationClosedError(self.key)
             await self._lease.check()
-            yield self._lease
+        except BaseException:
+            self._turns.release()
+            raise
+        return self._lease
 
-    @asynccontextmanager
-    async def _loading(self, state: State[Any]) -> AsyncIterator[Lease]:
+    async def _load(self, state: State[T], default: T | None, *, migrates: bool) -> T | None:
         """Load a state in a turn; it is not loaded if that fails, and the hooks hear why."""
         state.reset()
         try:
-            async with self._turn() as lease:
-                yield lease
+            lease = await self._take_turn()
+            try:
+                if migrates and self._plan is None:
+                    await self._bring_up(lease)
+                elif not migrates and (refusal := _plan.check(self._type.chain, self._found(), self.key)):
+                    raise refusal
+                value = state.fill(lease.states.get(state.name), default)
                 self._telling.activated(lease.stamp, 0)
-        except MigrationFailedError as error:
+            finally:
+                self._turns.release()
+        except ActivationError as error:
             self.failure = error
             self._telling.failed(error)
             raise
-        except ActivationError as error:
-            self.failure = error
-            if not isinstance(error, (LeaseLostError, ActivationClosedError)):
-                self._telling.refused(error)
-            raise
         self.failure = None
+        return value
 
     def _is_in_chain(self) -> bool:
         chain = _CHAIN.get()
@@ -387,13 +390,5 @@ class Activation:
             self._inferred = None  # of another value
 
     def _stamp_after(self, plan: _plan.Plan | None = None, *, creates_main: bool) -> Stamp | None:
-        storing = _plan.Storing(plan or self._plan, creates_main, self._migrated_at)
-        return _plan.stamp_after(self._type.chain, self._found(), storing)
-
-
-def _converter(form: Any) -> Any:
-    if form is None:
-        return None
-    from lazymig._typed import typed  # noqa: PLC0415  (its libraries are extras)
-
-    return typed(form)
+        chain, found, plan = self._type.chain, self._found(), plan or self._plan
+        return _plan.stamp_after(chain, found, plan, creates_main=creates_main, migrated_at=self._migrated_at)

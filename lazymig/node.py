@@ -21,27 +21,24 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 import anyio
 
 from lazymig import _options, _sigterm
+from lazymig._blocks import Block, Blocks
 from lazymig._calls import Calls, offers_of
 from lazymig._courier import Answer, Courier
 from lazymig._fleet_view import FleetView
 from lazymig._inspection import inspect
 from lazymig._records import ActorKey
 from lazymig._residents import Residents
-from lazymig._turn import in_turn, running_turn
+from lazymig._turn import running_turn
 from lazymig._uncut import finish
-from lazymig.activation import Activation
 from lazymig.actor import Proxy
 from lazymig.errors import (
-    ActorLockedError,
-    CorruptStateError,
     DefinitionError,
-    NodeDrainingError,
     NodeStoppedError,
     StoreError,
     UnknownActorTypeError,
 )
 from lazymig.fleet import Membership
-from lazymig.hooks import Deactivated, NodeStopped, tell
+from lazymig.hooks import NodeStopped, tell
 from lazymig.suite import ActorType, Suite, name_of
 
 if TYPE_CHECKING:
@@ -49,8 +46,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from lazymig._fleet_records import Call
-    from lazymig._mailbox import Mailbox
     from lazymig._records import ActorRecord
+    from lazymig.activation import Activation
     from lazymig.hooks import Hook
     from lazymig.store import Store
 
@@ -122,7 +119,6 @@ class Node:
         self._types = _options.read_suites(suites)
         cure = "Write a list of functions: hooks=[function]."
         self._hooks: tuple[Any, ...] = tuple(_options.read_items("hooks", hooks, callable, cure))
-        self._hand_over_seconds = hand_over_seconds
         self.grace_seconds = grace_seconds
         self._membership = Membership(store, self.label, build, lease_seconds, offers_of(self._types))
         self._residents = Residents(
@@ -146,6 +142,16 @@ class Node:
             move_on_seconds=move_on_seconds,
         )
         self._courier = self._calls.courier = Courier(store, self._membership, self._view, self)
+        self._blocks = Blocks(
+            self._residents,
+            self._membership,
+            self._calls,
+            self._hooks,
+            label=self.label,
+            check_running=self._check_running,
+            hand_over_seconds=hand_over_seconds,
+            asking=self._courier.outbox.asking,
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._draining: asyncio.Task[None] | None = None
         self._is_running = False
@@ -325,48 +331,8 @@ class Node:
         """
         if wait_seconds is not None:
             _options.check_not_negative("wait_seconds", wait_seconds)
-        return self._activate(name_of(actor_type), actor_id, wait_seconds)
-
-    @contextlib.asynccontextmanager
-    async def _activate(self, type_name: str, actor_id: str, wait_seconds: float | None) -> Any:
-        known = self._type(type_name)
-        key = ActorKey(known.name, actor_id)
-        self._check_running()
-        self._calls.check_turn(key, is_bounded=wait_seconds is not None)
-        started = self._membership.clock()
-        mailbox = await self._take_within(key, wait_seconds)
-        try:
-            self._check_running()
-            await self._residents.close(mailbox, "replaced")
-            wait = self._hand_over_seconds if wait_seconds is None else wait_seconds
-            left = max(0.0, wait - (self._membership.clock() - started))
-            activation = await self._hold(mailbox, known, left, started)
-            try:
-                with in_turn(key, self._residents, "activate", task=asyncio.current_task()):
-                    yield activation
-            finally:
-                activation.close()
-                await self._residents.locks.unlock(mailbox)
-                if self._hooks:
-                    tell(self._hooks, Deactivated(self.node_id, key, "left"))
-        finally:
-            self._residents.give(mailbox, shared=False)
-
-    async def _take_within(self, key: ActorKey, wait_seconds: float | None) -> Mailbox:
-        try:
-            async with asyncio.timeout(wait_seconds):
-                return await self._residents.take(key, shared=False)
-        except TimeoutError:
-            raise ActorLockedError(key, self.node_id, wait_seconds or 0.0) from None
-
-    async def _hold(self, mailbox: Mailbox, known: ActorType[Any], wait: float, started: float) -> Activation:
-        try:
-            if self._calls.is_draining:
-                raise NodeDrainingError(self.label)
-            lease = await self._residents.locks.lock(mailbox, wait, self._courier.outbox.asking)
-        except CorruptStateError as error:
-            return Activation(mailbox.key, known, None, hooks=self._hooks, refusal=error, started=started)
-        return Activation(mailbox.key, known, lease, hooks=self._hooks, started=started, is_block=True)
+        known = self._type(name_of(actor_type))
+        return Block(self._blocks, ActorKey(known.name, actor_id), known, wait_seconds)
 
     async def inspect(self, actor_type: ActorType[Any] | str, actor_id: str) -> ActorRecord | None:
         """Return what is stored of an actor, beside its lock; nothing is checked, run or changed.

@@ -243,3 +243,12 @@ class State(Generic[T]):
         if as_json:
             return codec.as_lists(self._typed.encode(default, None, self.subject))
         return self._typed.copy(default, self._activation.key, self.name)
+
+
+def converter(form: Any) -> Any:
+    """Return what decodes values as a type; None for none."""
+    if form is None:
+        return None
+    from lazymig._typed import typed  # noqa: PLC0415  (its libraries are extras)
+
+    return typed(form)

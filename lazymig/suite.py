@@ -148,7 +148,7 @@ class ActorType(Generic[A_co]):
         if plan.steps:
             _upgrade.encode_result(value, f"the value of {self.name}", plan.steps, None)
         migrated_at = datetime.now(UTC) if plan.steps else None
-        after = _plan.stamp_after(self.chain, found, _plan.Storing(plan, creates_main=False, migrated_at=migrated_at))
+        after = _plan.stamp_after(self.chain, found, plan, creates_main=False, migrated_at=migrated_at)
         if after is None:
             raise AssertionError("a plan always has a stamp")
         return _upgrade.Upgraded(value, after.info, tuple(step.version for step in plan.steps))
