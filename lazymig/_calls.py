@@ -30,6 +30,7 @@ from lazymig._turn import (
     waiting_elsewhere,
 )
 from lazymig.actor import actions_of
+from lazymig.codec import Subject
 from lazymig.errors import (
     ActorLockedError,
     CallLostError,
@@ -132,14 +133,14 @@ class Calls:
     async def call(self, key: ActorKey, action: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Run an action wherever it can run, and return its result."""
         check_trace()
-        arguments = _outcome.encode_arguments(args, kwargs, f"the call of {action} on {key}")
+        arguments = _outcome.encode_arguments(args, kwargs, Subject("the call of {} on {}", action, key))
         wait = self._hand_over_seconds
         known = self._types.get(key.type)
         if known is None or action not in _actions(known):
             await self._check_known(key.type, action)
             await self._residents.give_up(key, "elsewhere")
             return self._end(key, action, await self._send(key, action, arguments, wait, None), None)
-        guess = await self._route(key, known, action)
+        guess = None if self._stays(key, known) else await self._route(key, known, action)
         if guess is not None:
             started = self._membership.clock()
             limit = GUESS_SECONDS if guess.is_guess else wait
@@ -166,10 +167,14 @@ class Calls:
 
     # --- here --------------------------------------------------------------------------------------------------
 
+    def _stays(self, key: ActorKey, known: ActorType[Any]) -> bool:
+        """Tell whether an actor is here, and no newer release is there that might have it."""
+        return self._residents.is_here(key) and not self._view.has_newer(key.type, known.chain.release.highest)
+
     async def _route(self, key: ActorKey, known: ActorType[Any], action: str) -> _Elsewhere | None:
         """Return where a call is to go that could be tried here; None to try."""
         registered = known.chain.release.highest
-        newest = await self._move_on(key, known, action)
+        newest = await self._move_on(key, action)
         if newest is not None:
             refusal = ActorLockedError(key, newest, self._hand_over_seconds)
             return _Elsewhere(refusal, target=newest, is_guess=True)
@@ -183,9 +188,9 @@ class Calls:
         stored, supported = _version.unpack(needs), _version.unpack(registered)
         return _Elsewhere(NewerStateError(key, stored, supported), needs=needs, is_guess=True)
 
-    async def _move_on(self, key: ActorKey, known: ActorType[Any], action: str) -> str | None:
-        """Give an actor up that was long idle here, if a newer release is there; return the node that is to have it."""
-        if not (self._residents.is_here(key) and self._view.has_newer(key.type, known.chain.release.highest)):
+    async def _move_on(self, key: ActorKey, action: str) -> str | None:
+        """Give an actor up that was long idle here, a newer release being there; return the node that is to have it."""
+        if not self._residents.is_here(key):
             return None
         is_long_idle = self._residents.idle_for(key) >= self._move_on_seconds > 0
         newest = self._view.newest(key.type, action) if is_long_idle else None
@@ -251,7 +256,7 @@ class Calls:
         activation = mailbox.activation
         try:
             result = await getattr(mailbox.actor, action)(*args, **kwargs)
-            return _outcome.check_result(result, f"the result of {action} on {mailbox.key}")
+            return _outcome.check_result(result, Subject("the result of {} on {}", action, mailbox.key))
         except BaseException as error:
             if not shared:
                 if mailbox.activation is activation:
@@ -335,7 +340,8 @@ class Calls:
             if known is None or call.action not in _actions(known):
                 await self._residents.give_up(call.key, "elsewhere")
                 return Answer(None)
-            if (newest := await self._move_on(call.key, known, call.action)) is not None:
+            stays = self._stays(call.key, known)
+            if not stays and (newest := await self._move_on(call.key, call.action)) is not None:
                 return Answer(None, target=newest, target_seconds=GUESS_SECONDS)
         except NodeStoppedError:
             return Answer(None)

@@ -23,7 +23,7 @@ _MAX_TEXT = 10_000
 """Characters of a message that travel."""
 
 
-def encode_arguments(args: list[Any], kwargs: dict[str, Any], subject: str) -> bytes:
+def encode_arguments(args: list[Any], kwargs: dict[str, Any], subject: object) -> bytes:
     """Return the arguments of a call.
 
     Raises:
@@ -32,13 +32,15 @@ def encode_arguments(args: list[Any], kwargs: dict[str, Any], subject: str) -> b
     return _bounded(codec.encode([args, kwargs], subject), subject)
 
 
-def check_result(value: Any, subject: str) -> Any:
+def check_result(value: Any, subject: object) -> Any:
     """Return a copy of an action's result, as it would come from another node.
 
     Raises:
         InvalidValueError: It is no JSON, or too large.
     """
-    return orjson.loads(_bounded(codec.encode(value, subject), subject))
+    data, copied = codec.encode_and_copy(value, subject)
+    _bounded(data, subject)
+    return copied
 
 
 def encode_result(value: Any) -> bytes:
@@ -63,10 +65,10 @@ def read(outcome: bytes, node: str) -> Any:
     return found["result"]
 
 
-def _bounded(data: bytes, subject: str) -> bytes:
+def _bounded(data: bytes, subject: object) -> bytes:
     if len(data) > MAX_BYTES:
         raise InvalidValueError(
-            subject, "$", f"has {len(data):,} bytes, more than {MAX_BYTES:,}", "Pass the name of where it is kept."
+            str(subject), "$", f"has {len(data):,} bytes, more than {MAX_BYTES:,}", "Pass the name of where it is kept."
         )
     return data
 

@@ -68,8 +68,7 @@ class ActorKey:
         return f"{self.type} {self.id!r}"
 
 
-@dataclass(frozen=True, slots=True)
-class Fence:
+class Fence(NamedTuple):
     """Who may write an actor.
 
     Attributes:
@@ -236,8 +235,7 @@ class Stamp(NamedTuple):
         return cls(applied, AppliedSet((_version.pack(info.written_by),)), info.migrated_at)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredActor:
+class StoredActor(NamedTuple):
     """An actor as a store has it.
 
     Attributes:
@@ -257,8 +255,7 @@ class StoredActor:
     number: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A lock that was got, with what it protects.
 
     Attributes:
@@ -272,8 +269,7 @@ class Claim:
     now: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A lock that was not got.
 
     Attributes:
@@ -283,8 +279,7 @@ class Held:
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """One atomic change of an actor's states and stamp.
 
     Attributes:

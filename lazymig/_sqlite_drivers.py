@@ -74,23 +74,23 @@ def steps(connection: sqlite3.Connection, operation: Operation[T], *, writes: bo
     """
     connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
     try:
-        resume: Callable[[], Batch] = partial(next, operation)
+        resume: Callable[[Any], Batch] = operation.send
+        outcome: Any = None
         while True:
             yield
             try:
-                batch = resume()
+                batch = resume(outcome)
             except StopIteration as end:
                 found: T = end.value
                 break
-            rows: list[Any] = []
-            resume = partial(operation.send, rows)
+            resume, outcome = operation.send, []
             try:
                 for number, (statement, parameters) in enumerate(batch.statements):
                     if number:
                         yield
-                    rows.append(_fetch(connection, statement, parameters))
+                    outcome.append(_fetch(connection, statement, parameters))
             except sqlite3.Error as error:
-                resume = partial(operation.throw, error)
+                resume, outcome = operation.throw, error
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -119,43 +119,74 @@ class Groups:
         self._this_turn = 0
         if self._is_turn_full:
             self._is_turn_full = False
-            self._let_others()
+            group = self._waiting[:LARGEST]
+            outcomes = self._share_here(group)
+            if outcomes is not None:
+                self._waiting = self._waiting[LARGEST:]
+                _tell(group, outcomes)
+            self._let_others(is_threads=outcomes is None)
 
-    def _let_others(self, _: object = None) -> None:
+    def _let_others(self, *, is_threads: bool = False) -> None:
         if self._waiting:
-            self._rest = asyncio.create_task(self._go())
-            self._rest.add_done_callback(self._let_others)  # even if it is cancelled before it begins
+            self._rest = asyncio.create_task(self._go(is_threads=is_threads))
+            self._rest.add_done_callback(self._note_end)
         else:
             self._idle.set()
 
-    async def _go(self) -> None:
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        if self._rest is task:  # it was cancelled before it began
+            self._let_others()
+
+    async def _go(self, *, is_threads: bool) -> None:
         group, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
         try:
-            try:
-                outcomes = await self._share(group, _together)
-            except OneFailedError:
-                outcomes = await self._share(group, _apart)
+            outcomes = None if is_threads else self._share_here(group)
+            if outcomes is None:
+                outcomes = await self._share(group)
+            _tell(group, outcomes)
         except asyncio.CancelledError:  # an event loop that ends cancels all its tasks; what was begun goes on
             for waiting in group:
                 waiting.ended.cancel()
             raise
-        except Exception as error:
-            outcomes = [error] * len(group)
-        for waiting, outcome in zip(group, outcomes, strict=True):
-            if waiting.ended.done():  # its await was cancelled
-                continue
-            if isinstance(outcome, Exception):
-                waiting.ended.set_exception(outcome)
-            else:
-                waiting.ended.set_result(outcome)
+        finally:
+            self._rest = None
+            self._let_others()
 
-    async def _share(self, group: Sequence[_Waiting], carry_out: Callable[..., Operation[list[Any]]]) -> list[Any]:
-        operation = partial(carry_out, [waiting.operation for waiting in group])
-        if all(waiting.is_easy for waiting in group):
-            with suppress(InTheWayError):
-                found: list[Any] = self._here(operation())
-                return found
-        return await self._drive(operation, durable=any(waiting.is_durable for waiting in group))
+    def _share_here(self, group: Sequence[_Waiting]) -> list[Any] | None:
+        """Carry a group of easy ones out; return what each returned or raised, None if it is the thread's."""
+        if not all(waiting.is_easy for waiting in group):
+            return None
+        operations = [waiting.operation for waiting in group]
+        try:
+            try:
+                return self._here(_together(operations))  # type: ignore[no-any-return]  # it is what this one returns
+            except OneFailedError:
+                return self._here(_apart(operations))  # type: ignore[no-any-return]  # likewise
+        except InTheWayError:
+            return None
+
+    async def _share(self, group: Sequence[_Waiting]) -> list[Any]:
+        """Do the same on the thread."""
+        operations = [waiting.operation for waiting in group]
+        durable = any(waiting.is_durable for waiting in group)
+        try:
+            try:
+                return await self._drive(partial(_together, operations), durable=durable)
+            except OneFailedError:
+                return await self._drive(partial(_apart, operations), durable=durable)
+        except Exception as error:
+            return [error] * len(group)
+
+
+def _tell(group: Sequence[_Waiting], outcomes: Sequence[Any]) -> None:
+    """Let everybody know the outcome."""
+    for waiting, outcome in zip(group, outcomes, strict=True):
+        if waiting.ended.done():  # its await was cancelled
+            continue
+        if isinstance(outcome, Exception):
+            waiting.ended.set_exception(outcome)
+        else:
+            waiting.ended.set_result(outcome)
 
 
 def _together(operations: Sequence[Callable[[], Operation[Any]]]) -> Operation[list[Any]]:

@@ -75,7 +75,7 @@ class Typed(Generic[T]):
         _collect(typed, value, carried, is_root=True)
         return typed, carried
 
-    def encode(self, value: Any, carried: Carried | None, subject: str) -> Any:
+    def encode(self, value: Any, carried: Carried | None, subject: object) -> Any:
         """Return the JSON value, with the undeclared fields it carries; msgspec leaves tuples in it.
 
         Raises:
@@ -86,7 +86,7 @@ class Typed(Generic[T]):
             self._engine.load(plain)
         except self._engine.errors as error:
             reason = f"doesn't fit {self._name} ({self._engine.describe(error)})"
-            raise InvalidValueError(subject, "$", reason, f"Correct the value, or {self._name}.") from None
+            raise InvalidValueError(str(subject), "$", reason, f"Correct the value, or {self._name}.") from None
         if carried is not None:
             _restore(value, plain, carried, carried.root)
         return plain

@@ -53,14 +53,14 @@ async def run(steps: Sequence[Migration], value: Any, context: Any, key: ActorKe
     return value
 
 
-def encode_result(value: Any, subject: str, steps: Sequence[Migration], key: ActorKey | None) -> bytes:
+def encode_result(value: Any, subject: object, steps: Sequence[Migration], key: ActorKey | None) -> bytes:
     """Return what a chain of migrations made as bytes.
 
     Raises:
         MigrationFailedError: JSON can't hold it; names the last migration, and the chain if it has several.
     """
     try:
-        return codec.encode(value, subject)
+        return codec.encode_and_copy(value, subject)[0]
     except InvalidValueError as error:
         last = steps[-1]
         chain = "" if len(steps) == 1 else f"of {', '.join(str(step.version) for step in steps)}, "

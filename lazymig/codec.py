@@ -24,7 +24,26 @@ _MAX_DEPTH = 250
 """How deep lists and dicts may nest: orjson writes 254, and a state is shown and exported inside other objects."""
 
 
-def encode(value: Any, subject: str) -> bytes:
+class Subject:
+    """What a value is of, written out only when an error tells it.
+
+    Args:
+        form: A format string.
+        parts: What is put in.
+    """
+
+    __slots__ = ("_form", "_parts")
+
+    def __init__(self, form: str, *parts: object) -> None:
+        self._form = form
+        self._parts = parts
+
+    def __str__(self) -> str:
+        """Write it out."""
+        return self._form.format(*self._parts)
+
+
+def encode(value: Any, subject: object) -> bytes:
     """Return ``value`` as UTF-8 JSON.
 
     Args:
@@ -34,13 +53,22 @@ def encode(value: Any, subject: str) -> bytes:
     Raises:
         InvalidValueError: It would not come back equal; the message names the place.
     """
-    data = _dump(value, subject)
-    if orjson.loads(data) != value:
+    return encode_and_copy(value, subject)[0]
+
+
+def encode_and_copy(value: Any, subject: object) -> tuple[bytes, Any]:
+    """Return ``value`` as UTF-8 JSON, and an equal value that shares nothing with it; as `encode`."""
+    try:
+        data = _write(value)
+    except TypeError as error:
+        raise _refusal(value, subject, str(error)) from None
+    copied = orjson.loads(data)
+    if copied != value:
         raise _refusal(value, subject, "does not come back equal")
-    return data
+    return data, copied
 
 
-def encode_typed(value: Any, subject: str) -> bytes:
+def encode_typed(value: Any, subject: object) -> bytes:
     """Return what was made of a typed value as UTF-8 JSON: as `encode`, but tuples count as lists.
 
     Only a value that doesn't come back equal is looked at in Python: most have no tuples.
@@ -61,16 +89,13 @@ def as_lists(value: Any) -> Any:
     return [as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def copy(value: Any, subject: str) -> Any:
+def copy(value: Any, subject: object) -> Any:
     """Return an equal value that shares nothing with ``value``.
 
     Raises:
         InvalidValueError: It isn't JSON, see `encode`.
     """
-    copied = orjson.loads(_dump(value, subject))
-    if copied != value:
-        raise _refusal(value, subject, "does not come back equal")
-    return copied
+    return encode_and_copy(value, subject)[1]
 
 
 def decode(data: bytes) -> Any:
@@ -115,16 +140,9 @@ def _write(value: Any) -> bytes:
     return orjson.dumps([[[[value]]]])[4:-4]
 
 
-def _dump(value: Any, subject: str) -> bytes:
-    try:
-        return _write(value)
-    except TypeError as error:
-        raise _refusal(value, subject, str(error)) from None
-
-
-def _refusal(value: Any, subject: str, reason: str) -> InvalidValueError:
+def _refusal(value: Any, subject: object, reason: str) -> InvalidValueError:
     path, found = _culprit(value) or ("$", reason)
-    return InvalidValueError(subject, path, found)
+    return InvalidValueError(str(subject), path, found)
 
 
 def _culprit(value: Any) -> tuple[str, str] | None:

@@ -226,9 +226,9 @@ class State(Generic[T]):
         self._is_loaded = True
 
     @property
-    def subject(self) -> str:
+    def subject(self) -> codec.Subject:
         """What errors call it."""
-        return f"state {self.name!r} of {self._activation.key}"
+        return codec.Subject("state {!r} of {}", self.name, self._activation.key)
 
     def _decode(self, data: bytes, *, as_json: bool) -> Any:
         value = decode_state(self._activation.key, self.name, data)
