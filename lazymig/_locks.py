@@ -188,19 +188,24 @@ class Locks:
         self._unreleased.extend((until, pair) for pair in held)
         self._wake()
 
-    async def unlock(self, mailbox: Mailbox) -> None:
-        """Give the actor's lock up; needs an exclusive turn, or `opening`."""
-        lease, mailbox.lease = mailbox.lease, None
-        if lease is None or lease.is_released:
-            return  # (a release that failed has not released)
-        if lease.is_lost:
-            if lease.fence.node == self._membership.node_id:  # only the revision may have been another's
+    async def unlock(self, *mailboxes: Mailbox) -> None:
+        """Give the locks of actors up, in one trip; needs an exclusive turn on each, or `opening`."""
+        held: list[tuple[ActorKey, Fence]] = []
+        for mailbox in mailboxes:
+            lease, mailbox.lease = mailbox.lease, None
+            if lease is None or lease.is_released:
+                continue  # (a release that failed has not released)
+            if not lease.is_lost:
+                lease.is_released = True
+                held += lease.held
+            elif lease.fence.node == self._membership.node_id:  # only the revision may have been another's
                 self._remember(*lease.held)
+        if not held:
             return
         try:
-            await lease.release()
+            await uncut(self._store.release(held))
         except (StoreError, asyncio.CancelledError) as error:
-            self._remember(*lease.held, may_land=isinstance(error, StoreError))
+            self._remember(*held, may_land=isinstance(error, StoreError))
             if isinstance(error, asyncio.CancelledError):
                 raise
 

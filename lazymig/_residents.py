@@ -26,7 +26,7 @@ from lazymig.errors import NodeStoppedError, StoreError
 from lazymig.hooks import Deactivated, DeactivationFailed, LeaseLost, NodeStarted, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -40,6 +40,9 @@ _log = logging.getLogger("lazymig.node")
 
 LET_GO_AT_ONCE = 100
 """How many idle actors run their `deactivate()` beside each other."""
+
+LET_GO_TOGETHER = 500
+"""How many that have none give their locks up in one trip."""
 
 
 class Residents:
@@ -155,12 +158,12 @@ class Residents:
         try:
             if actor is not None and mailbox.is_active:
                 await self._deactivate(mailbox.key, actor)
-                self._tell(Deactivated(self._membership.node_id, mailbox.key, reason))
+                self._tell(Deactivated, self._membership.node_id, mailbox.key, reason)
         finally:
             mailbox.drop()
 
     async def _deactivate(self, key: ActorKey, actor: Any) -> None:
-        if type(actor).deactivate is Actor.deactivate:
+        if _is_quiet(actor):
             return
         try:
             with in_turn(key, self, "deactivate"):  # in a task of its own, which it may cancel
@@ -172,10 +175,10 @@ class Residents:
             # Nobody awaits it, and its text may hold state values, which our own log never does.
             message = f"deactivate() of {key} failed; its lock is given up"
             asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
-            self._tell(DeactivationFailed(self._membership.node_id, key, type(error).__name__))
+            self._tell(DeactivationFailed, self._membership.node_id, key, type(error).__name__)
 
     def _note_start(self, before: str) -> None:
-        self._tell(NodeStarted(self._membership.node_id, self._label, before or None))
+        self._tell(NodeStarted, self._membership.node_id, self._label, before or None)
 
     def drop_all(self) -> None:
         """Forget all actors at once: they may be active elsewhere."""
@@ -183,7 +186,7 @@ class Residents:
             lease, mailbox.lease = mailbox.lease, None
             if lease is not None:
                 lease.is_lost = True
-                self._tell(LeaseLost(lease.fence.node, mailbox.key))
+                self._tell(LeaseLost, lease.fence.node, mailbox.key)
             mailbox.drop()
             if mailbox.is_free:
                 self._mailboxes.pop(mailbox.key, None)
@@ -234,10 +237,16 @@ class Residents:
 
     def _let_go(self, group: TaskGroup, mailboxes: Iterable[Mailbox], reason: str) -> None:
         """Begin to let go of idle actors: a `deactivate()` that hangs holds up nothing but its own actor."""
+        quiet = []
         for mailbox in mailboxes:
             del self._idle[mailbox]
             self._going.add(mailbox.key)
-            group.start_soon(self._let_go_of, mailbox.key, reason)
+            if _is_quiet(mailbox.actor):
+                quiet.append(mailbox.key)
+            else:
+                group.start_soon(self._let_go_of, mailbox.key, reason)
+        for start in range(0, len(quiet), LET_GO_TOGETHER):
+            group.start_soon(self._let_go_together, quiet[start : start + LET_GO_TOGETHER], reason)
 
     @property
     def active(self) -> int:
@@ -273,6 +282,9 @@ class Residents:
 
     async def give_all_up(self) -> None:
         """Let go of everything that is held now."""
+        quiet = [key for key, mailbox in self._mailboxes.items() if mailbox.is_free and _is_quiet(mailbox.actor)]
+        for start in range(0, len(quiet), LET_GO_TOGETHER):
+            await self._let_go_together(quiet[start : start + LET_GO_TOGETHER], "drained")
         async with anyio.create_task_group() as group:
             for key in list(self._mailboxes):
                 group.start_soon(self.give_up, key, "drained")
@@ -294,6 +306,24 @@ class Residents:
             asyncio.get_running_loop().call_exception_handler(context)
         finally:
             self._going.discard(key)
+
+    async def _let_go_together(self, keys: Sequence[ActorKey], reason: str) -> None:
+        """Let go of actors that have no `deactivate()`: no code of theirs runs, and nobody is waited for."""
+        taken: list[Mailbox] = []
+        try:
+            for key in keys:
+                mailbox = self._mailboxes.get(key)
+                if mailbox is not None and mailbox.is_free and _is_quiet(mailbox.actor):
+                    taken.append(await self.take(key, shared=False))
+                    await self.close(mailbox, reason)
+            await self.locks.unlock(*taken)
+        except Exception as error:  # a fault of ours
+            context = {"message": f"{len(keys)} actors could not be let go of", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+        finally:
+            for mailbox in taken:
+                self.give(mailbox, shared=False)
+            self._going.difference_update(keys)
 
     async def leave(self, grace_seconds: float) -> None:
         """Let go of everything: running actions get a grace time, then their locks are void."""
@@ -318,9 +348,14 @@ class Residents:
         finally:
             self.give(mailbox, shared=False)
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: type[Event], *fields: Any) -> None:
         if self._hooks:
-            tell(self._hooks, event)
+            tell(self._hooks, event(*fields))
+
+
+def _is_quiet(actor: Any) -> bool:
+    """Tell whether nothing of an actor runs when it is let go of."""
+    return actor is None or type(actor).deactivate is Actor.deactivate
 
 
 def _make(actor_type: ActorType[Any], activation: Activation) -> Any:

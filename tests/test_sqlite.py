@@ -81,62 +81,7 @@ def here(store: SqlStore) -> sqlite3.Connection:
     return found
 
 
-# --- counts --------------------------------------------------------------------------------------------------------
-
-
-class Meter:
-    """Counts trips to the database's thread and durable commits since it was last read."""
-
-    def __init__(self, store: SqlStore) -> None:
-        self._connection: Any = store._connection
-        self._before = self._now()
-
-    def _now(self) -> tuple[int, int]:
-        return self._connection.trips, self._connection.commits
-
-    def read(self) -> tuple[int, int]:
-        now, before = self._now(), self._before
-        self._before = now
-        return now[0] - before[0], now[1] - before[1]
-
-
-async def test_trips_and_commits_are_as_few_as_promised(store: SqlStore, node: Node) -> None:
-    await store.insert("Box", "state", [("a", b"{}")])
-    meter = Meter(store)
-    async with node.activate("Box", "a") as activation:
-        await activation.state().migrate_and_load()
-        assert meter.read() == (2, 1), "three pending"
-        await activation.persist()
-        await activation.state().persist()
-        assert meter.read() == (0, 0), "unchanged persists"
-        activation.state().value["n"] = 1
-        await activation.persist()
-        assert meter.read() == (1, 1), "a changed persist"
-    assert meter.read() == (1, 0), "a release of its own"
-    async with node.activate("Box", "a") as activation:
-        await activation.state().migrate_and_load()
-        assert meter.read() == (1, 0), "nothing pending"
-        activation.state().value["n"] = 2
-        activation.state("other")
-        await activation.persist(release=True)
-        assert meter.read() == (1, 1), "a persist that releases"
-    assert meter.read() == (0, 0), "released already"
-    async with calm(store) as other:
-        meter.read()
-        async with other.activate("Box", "a") as activation:
-            await activation.state().load()
-            assert meter.read() == (1, 0), "the lock was free"
-            await activation.persist(release=True)
-            assert meter.read() == (1, 0), "an unchanged persist that releases"
-
-
-async def test_several_states_and_their_stamp_are_one_commit(store: SqlStore, node: Node) -> None:
-    async with node.activate("Box", "a") as activation:
-        for name in (None, "second", "third"):
-            await activation.state(name).migrate_and_load(default={"n": 1})
-        meter = Meter(store)
-        await activation.persist()
-        assert meter.read() == (1, 1)
+# --- durability -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("synchronous", "of_commits"), [("full", 2), ("normal", 1)])
