@@ -14,8 +14,11 @@ Rules:
    read from it. So it is replaced without a trip.
 5. An operation has one connection, and waits for it only so long; while it waits, connecting is tried again and again.
    (The pool's own waiting would double its pause with each failed attempt, and be late when the server is back.)
-6. What fails or is cut off before the sync was sent ends its connection: a sync would commit what was sent by then.
-7. Only a server that answers, and goes on, is believed that it stored nothing. When a connection is lost after the last
+6. Nobody waits for others to come. But brief operations that wait for a connection at the same time go together when
+   one is free (see `lazymig._postgres_walk`), if the commits of all, or of none, wait for the disk: a function that
+   doesn't says so for its whole transaction. If one fails, each goes by itself.
+7. What fails or is cut off before the sync was sent ends its connection: a sync would commit what was sent by then.
+8. Only a server that answers, and goes on, is believed that it stored nothing. When a connection is lost after the last
    of a batch was sent, nobody knows.
 """
 
@@ -27,6 +30,7 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -35,7 +39,7 @@ from psycopg import AsyncConnection
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from lazymig._postgres_errors import translate
-from lazymig._postgres_sql import SYNC_LATER
+from lazymig._postgres_walk import ALONE, Walk
 from lazymig._uncut import End
 from lazymig.errors import (
     StoreClosedError,
@@ -45,9 +49,9 @@ from lazymig.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
-    from lazymig._sql_operations import Operation, Rows, Statement
+    from lazymig._sql_operations import Operation
 
 T = TypeVar("T")
 
@@ -73,94 +77,27 @@ CONNECTING: Mapping[str, Any] = {
 }
 """What the URL doesn't say. A host that vanished is noticed after 20 to 25 seconds."""
 
-_COMMIT = "COMMIT"
-_ENDING = "57P"
-"""What a server says when it ends a connection; it may come between a commit and its answer."""
+LARGEST = 20
+"""How many operations go together at most: with as many, a trip and a commit of their own cost each next to nothing."""
 
 
-class Walk:
-    """One operation on one connection.
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    operation: Callable[[], Operation[Any]]
+    is_durable: bool
+    ended: asyncio.Future[Any]
 
-    Attributes:
-        is_unknown: Whether a batch that ends a transaction was sent, and its answer did not come yet.
-        trips: How many were made.
-    """
 
-    def __init__(self, connection: AsyncConnection[Any], *, syncs: bool) -> None:
-        self.is_unknown = False
-        self.trips = 0
-        self._connection = connection
-        self._syncs = syncs
-        self._is_begun = False
-
-    async def take(self, operation: Operation[T]) -> T:
-        """Take all its batches; roll back what is not committed if one fails."""
-        try:
-            rows: list[Rows] | None = None
-            while True:
-                try:
-                    batch = operation.send(rows)  # type: ignore[arg-type]  # a generator starts with None
-                except StopIteration as end:
-                    found: T = end.value
-                    break
-                if batch.is_whole and not self._is_begun:
-                    rows = [await self._call(*batch.statements[0])]
-                else:
-                    rows = await self._send(batch.statements, is_last=batch.is_last)
-            if self._is_begun:
-                await self._send([], is_last=True)
-        except BaseException:
-            operation.close()
-            if self._is_begun and not self._connection.closed:
-                with suppress(psycopg.Error):
-                    await self._connection.rollback()
-            raise
-        return found
-
-    async def _call(self, statement: str, parameters: Mapping[str, Any]) -> Rows:
-        """Send a statement that is a transaction by itself."""
-        self.trips += 1
-        cursor = self._connection.cursor(binary=True)
-        try:
-            await cursor.execute(statement, parameters)
-        except psycopg.Error as error:
-            self.is_unknown = self._is_ended_by(error)
-            raise
-        return await cursor.fetchall()
-
-    def _is_ended_by(self, error: psycopg.Error) -> bool:
-        return self._connection.closed or (error.sqlstate or "").startswith(_ENDING)
-
-    async def _send(self, statements: Sequence[Statement], *, is_last: bool) -> list[Rows]:
-        if not statements and not (self._is_begun and is_last):
-            return []
-        before: list[Statement] = [] if self._is_begun or is_last else [("BEGIN", {})]
-        if not self._is_begun and not self._syncs:
-            before.append((SYNC_LATER, {}))
-        after: list[Statement] = [(_COMMIT, {})] if self._is_begun and is_last else []
-        self.trips += 1
-        try:
-            rows = await self._trip([*before, *statements, *after], ends=is_last)
-        except psycopg.Error as error:
-            self.is_unknown &= self._is_ended_by(error)
-            raise
-        self.is_unknown = False
-        self._is_begun = not is_last
-        return rows[len(before) : len(before) + len(statements)]
-
-    async def _trip(self, statements: Sequence[Statement], *, ends: bool) -> list[Rows]:
-        """Send statements, then read all answers."""
-        cursors = [self._connection.cursor(binary=True) for _ in statements]
-        async with self._connection.pipeline():
-            try:
-                for cursor, (statement, parameters) in zip(cursors, statements, strict=True):
-                    self.is_unknown = ends and cursor is cursors[-1] and statement == _COMMIT
-                    await cursor.execute(statement, parameters)
-            except BaseException:
-                await self._connection.close()
-                raise
-            self.is_unknown = ends
-        return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+def _settle(ended: asyncio.Future[Any], outcome: Any) -> None:
+    """Tell an outcome, unless nobody waits for it any more."""
+    if ended.done():
+        return
+    if isinstance(outcome, asyncio.CancelledError):
+        ended.cancel()
+    elif isinstance(outcome, BaseException):
+        ended.set_exception(outcome)
+    else:
+        ended.set_result(outcome)
 
 
 def _is_idle(connection: AsyncConnection[Any]) -> bool:
@@ -208,6 +145,7 @@ class Driver:
         self._size = size
         self._is_closed = False
         self._running: set[asyncio.Task[Any]] = set()
+        self._waiting: list[_Waiting] = []
         self._refusal: psycopg.Error | None = None
         self._pool = psycopg_pool.AsyncConnectionPool(
             conninfo,
@@ -230,12 +168,18 @@ class Driver:
     async def close(self) -> None:
         """Finish what was begun, and disconnect."""
         self._is_closed = True
-        if self._running:
+        while self._running:
             await asyncio.wait(self._running)
         await self._pool.close()
 
     async def run(
-        self, operation: Callable[[], Operation[T]], *, writes: bool, durable: bool, counts: bool = True
+        self,
+        operation: Callable[[], Operation[T]],
+        *,
+        writes: bool,
+        durable: bool,
+        brief: bool = False,
+        counts: bool = True,
     ) -> T:
         """Drive an operation; see `Connection.run`.
 
@@ -243,14 +187,15 @@ class Driver:
             operation: Makes the generator.
             writes: Whether it may write.
             durable: Whether its commit waits for the disk.
+            brief: Whether it may go with others if it has to wait.
             counts: Whether its trips are counted.
         """
         if self._is_closed:
             raise StoreClosedError(self._name)
+        if brief and len(self._running) >= self._size:
+            return await self._waits(operation, durable=durable)
         has_begun = asyncio.Event()
-        task = asyncio.ensure_future(self._run(operation(), has_begun, writes=writes, durable=durable, counts=counts))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task = self._begin(self._run(operation(), has_begun, writes=writes, durable=durable, counts=counts))
         try:
             await End(task)
         except asyncio.CancelledError:
@@ -260,15 +205,75 @@ class Driver:
             raise
         return task.result()
 
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._end)
+        return task
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        waiting = [each for each in self._waiting if not each.ended.done()]  # nor cut off, nor given up
+        group = [each for each in waiting if each.is_durable == waiting[0].is_durable][:LARGEST]
+        self._waiting = [each for each in waiting if each not in group]
+        if group:
+            self._begin(self._run_group(group, durable=group[0].is_durable))
+
+    async def _waits(self, operation: Callable[[], Operation[T]], *, durable: bool) -> T:
+        """Wait for a connection with others."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[T] = loop.create_future()
+        waiting = _Waiting(operation, durable, ended)
+        self._waiting.append(waiting)
+        watch = loop.call_later(self.wait_seconds, self._give_up, waiting)
+        try:
+            return await ended
+        finally:
+            watch.cancel()
+
+    def _give_up(self, waiting: _Waiting) -> None:
+        if waiting in self._waiting:
+            _settle(waiting.ended, self._no_connection(psycopg_pool.PoolTimeout("all are in use")))
+
+    async def _run_group(self, group: Sequence[_Waiting], *, durable: bool) -> None:
+        """Drive operations that waited, together; each by itself if that fails, or can't be."""
+        outcomes: list[Any]
+        walk = None
+        try:
+            try:
+                async with self._walk(syncs=True, writes=True) as walk:  # a function says itself what needs no sync
+                    outcomes = await walk.take_together([waiting.operation() for waiting in group])
+            except StoreError as error:
+                outcomes = [error if walk is None or walk.is_unknown else ALONE] * len(group)
+            for waiting, outcome in zip(group, outcomes, strict=True):
+                _settle(waiting.ended, await self._alone(waiting, durable=durable) if outcome is ALONE else outcome)
+        except BaseException as error:
+            for waiting in group:
+                _settle(waiting.ended, error)
+            raise
+
+    async def _alone(self, waiting: _Waiting, *, durable: bool) -> Any:
+        """Drive one that waited; return what it returns or raises."""
+        try:
+            return await self._run(waiting.operation(), asyncio.Event(), writes=True, durable=durable, counts=True)
+        except Exception as error:
+            return error
+
     async def _run(
         self, operation: Operation[T], has_begun: asyncio.Event, *, writes: bool, durable: bool, counts: bool
     ) -> T:
-        async with self._lent() as connection:
+        async with self._walk(syncs=durable or not writes, writes=writes, counts=counts) as walk:
             has_begun.set()
-            walk = Walk(connection, syncs=durable or not writes)
+            return await walk.take(operation)
+
+    @asynccontextmanager
+    async def _walk(self, *, syncs: bool, writes: bool, counts: bool = True) -> AsyncIterator[Walk]:
+        """Lend a connection to carry operations out on."""
+        async with self._lent() as connection:
+            walk = Walk(connection, syncs=syncs)
             watch = asyncio.get_running_loop().call_later(self.answer_seconds, hang_up, connection)
             try:
-                return await walk.take(operation)
+                yield walk
             except psycopg.Error as error:
                 stored = "Whether it was stored is unknown. " if walk.is_unknown else "Nothing was stored. "
                 raise translate(error, self._name, self._schema, stored if writes else "") from error

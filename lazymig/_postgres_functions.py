@@ -152,7 +152,7 @@ class PostgresDealing:
         )
         self._commit = in_schema(
             "SELECT lazymig.commit(%(type)s, %(id)s, %(node)s, %(number)s, %(revision)s, %(keep)s, %(version)s, "
-            "%(lineage)s, %(written_by)s, %(migrated_at)s, %(names)s, %(values)s, %(removed)s)",
+            "%(lineage)s, %(written_by)s, %(migrated_at)s, %(names)s, %(values)b, %(removed)s)",
             schema,
         )
         self._release = in_schema("SELECT lazymig.release(%(types)s, %(ids)s, %(nodes)s, %(numbers)s)", schema)

@@ -175,11 +175,11 @@ class PostgresConnection:
         *,
         writes: bool = True,
         durable: bool = False,
-        brief: bool = False,  # noqa: ARG002  (the Protocol's; a trip is a trip)
+        brief: bool = False,
     ) -> T:
         """See `Connection.run`."""
         self.commits += durable
-        return await self.driver.run(operation, writes=writes, durable=durable)
+        return await self.driver.run(operation, writes=writes, durable=durable, brief=brief and writes)
 
     @asynccontextmanager
     async def watch(self, wake: Callable[[str], None]) -> AsyncIterator[None]:

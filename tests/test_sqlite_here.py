@@ -90,6 +90,8 @@ async def test_another_processs_transaction_holds_up_the_thread_and_not_the_even
         other.execute("COMMIT")
         assert isinstance(await claiming, Claim)
     assert places.begun[-1] == "thread"
+    connection: Any = store._connection
+    assert connection._here._connection().execute("PRAGMA busy_timeout").fetchone() == (0,)
 
 
 async def test_others_get_a_turn_while_actors_are_claimed_one_after_the_other(store: SqlStore) -> None:

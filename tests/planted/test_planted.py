@@ -33,6 +33,8 @@ METHODS = {
     "failing I/O": "tests/test_failing_io.py",
     "store contract": "tests/test_stores.py::TestSQLiteStore",
     "group commit": "tests/test_sqlite_groups.py",
+    "brief operations": "tests/test_sqlite_here.py",
+    "groups on PostgreSQL": "tests/test_postgres_groups.py",
     "contention": "tests/test_stores.py::TestPostgresStore",
     "fleet contract": "tests/test_stores.py::TestMemoryFleet",
     "fleet contract on SQLite": "tests/test_stores.py::TestSQLiteFleet",
