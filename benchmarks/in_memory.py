@@ -31,7 +31,7 @@ async def core(size: Size, *, is_pending: bool) -> AsyncIterator[tuple[Block, Bl
     stamp = None if is_pending else Stamp(chain.release, chain.release)
     found = _plan.Found(stamp, True, True, 0)  # noqa: FBT003  (a record)
 
-    def plain() -> bytes | None:
+    async def plain() -> bytes | None:
         state = orjson.loads(data)
         if not is_pending:
             return None
@@ -43,7 +43,7 @@ async def core(size: Size, *, is_pending: bool) -> AsyncIterator[tuple[Block, Bl
         state, steps = await upgrade(chain, found, codec.decode(data))
         return _upgrade.encode_result(state, "it", steps, None) if steps else None
 
-    yield repeated(ours, size.calls), computed(plain, size.calls)
+    yield repeated(ours, size.calls), repeated(plain, size.calls)
 
 
 async def upgrade(chain: Chain, found: _plan.Found, state: Any) -> tuple[Any, Sequence[Migration]]:
