@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -30,7 +30,6 @@ from lazymig._sql import SqlStore
 from lazymig._sql_post import SqlPost
 from lazymig._sqlite_drivers import (
     BUSY_SECONDS,
-    PRIMARY_CODE,
     RETRY_SECONDS,
     Inline,
     Thread,
@@ -38,6 +37,7 @@ from lazymig._sqlite_drivers import (
     is_busy,
     steps,
 )
+from lazymig._sqlite_errors import UNSYNCED, translating, trying
 from lazymig._sqlite_groups import Groups
 from lazymig._sqlite_here import Here, InTheWayError
 from lazymig._sqlite_sql import APPLICATION_ID, DIALECT, LAYOUTS, POST_DIALECT
@@ -45,60 +45,18 @@ from lazymig.errors import (
     StoreClosedError,
     StoreError,
     StoreLayoutError,
-    StoreReadOnlyError,
-    StoreUnavailableError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from lazymig._sql_operations import Operation
     from lazymig._sqlite_drivers import Driver, Steps
 
 T = TypeVar("T")
 
-_READ_ONLY = frozenset({sqlite3.SQLITE_READONLY})
-_UNREADABLE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
-_UNSYNCED = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
-"""The transaction is in the log by then. It counts as rolled back, and is overwritten by the next one; but if no
-next one comes, whoever opens the file after this process (or the machine) has ended finds it committed."""
-
-READ_TRIES = 4
-"""How often what finds the file malformed is tried again: to SQLite a read that fails can look like damage."""
-
 _PIECE_BYTES = 1 << 20
 """How much of a log is in memory at once while it is rewritten: logs can grow large."""
-
-
-def translate(error: sqlite3.Error, name: str) -> StoreError:
-    """Return what a driver's error means to a user."""
-    extended = getattr(error, "sqlite_errorcode", 0)
-    if extended in _UNSYNCED:
-        return StoreUnavailableError(
-            f"{name} was not synced to disk ({error}). Check the disk and try again; if this process ends before that, "
-            f"what was to be stored may be stored."
-        )
-    code = extended & PRIMARY_CODE
-    if code in _READ_ONLY:
-        return StoreReadOnlyError(
-            f"{name} can't be written ({error}). Give this process the right to write file and folder."
-        )
-    if code in _UNREADABLE:
-        return StoreLayoutError(f"{name} is no SQLite database, or a damaged one ({error}). Put a backup in its place.")
-    if code == sqlite3.SQLITE_TOOBIG:
-        return StoreError(f"a value is too large for {name} ({error}). Split the state.")
-    if code == sqlite3.SQLITE_CANTOPEN:
-        return StoreError(f"{name} can't be opened ({error}). Check the path and its folder's rights.")
-    return StoreUnavailableError(f"{name} did not take the operation ({error}). Nothing was stored; try again.")
-
-
-@contextmanager
-def translating(name: str) -> Iterator[None]:
-    """Let no driver error out."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise translate(error, name) from error
 
 
 class Syncing:
@@ -135,7 +93,7 @@ class Syncing:
 
     def note(self, error: sqlite3.Error) -> None:
         """Note a failure, which may have been one of a sync."""
-        self.has_gap |= getattr(error, "sqlite_errorcode", 0) in _UNSYNCED
+        self.has_gap |= getattr(error, "sqlite_errorcode", 0) in UNSYNCED
 
     def _mend_log(self, connection: sqlite3.Connection) -> None:
         """Write the log anew after a failed sync, which leaves a gap in it: Linux forgets to write what it could not.
@@ -282,13 +240,7 @@ class SQLiteConnection:
         self.commits += durable
         is_easy = brief and not (durable and self._is_full)
         with translating(self.name):
-            for _ in range(READ_TRIES):
-                try:
-                    return await self._run(operation, writes=writes, durable=durable, is_easy=is_easy)
-                except sqlite3.DatabaseError as error:
-                    if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_CORRUPT:
-                        raise
-            return await self._run(operation, writes=writes, durable=durable)
+            return await trying(partial(self._run, operation, writes=writes, durable=durable, is_easy=is_easy))
 
     async def _run(
         self, operation: Callable[[], Operation[T]], *, writes: bool, durable: bool, is_easy: bool = False
@@ -386,7 +338,7 @@ async def open_sqlite(
     opened = SQLiteConnection(driver, path, name, is_full=synchronous == "full", clock=clock)
     try:
         with translating(name):
-            await driver.call(partial(lay_out, name=name, create=create))
+            await trying(partial(driver.call, partial(lay_out, name=name, create=create)))
         yield SqlStore(DIALECT, opened, SqlPost(POST_DIALECT, opened))
     finally:
         await opened.close()

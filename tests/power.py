@@ -22,9 +22,10 @@ from lazymig._sql import SqlStore
 from lazymig._sql_operations import last
 from lazymig._sql_post import SqlPost
 from lazymig._sqlite_drivers import drive, steps
+from lazymig._sqlite_errors import translating
 from lazymig._sqlite_sql import DIALECT, POST_DIALECT
 from lazymig.errors import StoreUnavailableError
-from lazymig.sqlite import Syncing, lay_out, translating
+from lazymig.sqlite import Syncing, lay_out
 from lazymig.testing import ManualClock, release
 from tests import beside
 from tests.disk import Recorder

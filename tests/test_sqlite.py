@@ -17,13 +17,14 @@ import pytest
 from lazymig import Node, Suite, open_store
 from lazymig._records import ActorKey, Fence, NodeRecord
 from lazymig._sql import SqlStore
+from lazymig._sqlite_errors import translate
 from lazymig.errors import (
     InvalidKeyError,
     StoreClosedError,
     StoreError,
     StoreUnavailableError,
 )
-from lazymig.sqlite import open_sqlite, rewrite, translate
+from lazymig.sqlite import open_sqlite, rewrite
 from tests.processes import Line, Worker, writing
 
 
