@@ -12,13 +12,12 @@ Rules:
 from __future__ import annotations
 
 import sqlite3
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, TypeVar
 
 from lazymig._sqlite_drivers import connect, drive, is_busy, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from lazymig._sql_operations import Operation
@@ -47,8 +46,7 @@ class Here:
 
     def read(self, operation: Operation[T]) -> T:
         """Carry out an operation that only reads."""
-        with self._closed_on_errors():
-            return drive(steps(self._connection(), operation, writes=False))
+        return drive(steps(self._connection(), operation, writes=False))
 
     def write(self, operation: Operation[T]) -> T:
         """Carry out an operation that is not synced.
@@ -61,21 +59,10 @@ class Here:
         if self._writes % MANY == 0:
             raise InTheWayError
         try:
-            with self._closed_on_errors():
-                return drive(steps(self._connection(), operation, writes=True))
+            return drive(steps(self._connection(), operation, writes=True))
         except sqlite3.OperationalError as error:
             if is_busy(error):
                 raise InTheWayError from None
-            raise
-
-    @contextmanager
-    def _closed_on_errors(self) -> Iterator[None]:
-        """Begin with a new connection after an error: one whose first read failed finds a sound file malformed."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            if not is_busy(error):
-                self.close()
             raise
 
     def _connection(self) -> sqlite3.Connection:
@@ -92,4 +79,3 @@ class Here:
         """Close the connection, if there is one."""
         if self._opened is not None:
             self._opened.close()
-            self._opened = None

@@ -130,7 +130,6 @@ class End:
         if self._is_over or self.future.done():
             return False  # the task is woken already, and cancelled then
         self._is_over = True
-        self.future.remove_done_callback(self._end)
         self._cut = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
         self.get_loop().call_soon(self._wake, self, context=self._context)
         return True

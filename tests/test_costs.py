@@ -12,6 +12,7 @@ from semver import Version
 
 from lazymig import Activation, Actor, Node, Suite, action, open_store
 from lazymig._residents import LET_GO_TOGETHER
+from lazymig._sql_operations import last
 from tests import postgres
 from tests.test_node import until
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from lazymig._sql_operations import Operation
     from lazymig.store import Store
 
 CARS = Suite("cars")
@@ -177,6 +179,25 @@ async def test_idle_actors_give_their_locks_up_together(store: Store) -> None:
         assert 1 <= trips <= 4, "some may have been idle for too short a time at first"
         async with calm(store) as other:
             assert await other.call("Car", "0", "read") == 0
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+async def test_an_actor_that_was_only_locked_leaves_no_row(store: Store, node: Node, *, is_stored: bool) -> None:
+    connection: Any = store._connection  # type: ignore[attr-defined]  # of a SQL store
+    place = getattr(connection, "_place", None)
+
+    def count() -> Operation[Any]:
+        table = "actor" if place is None else f"{place.schema}.actor"
+        (rows,) = yield last((f"SELECT count(*) FROM {table} WHERE id = 'a'", {}))
+        return rows[0][0]
+
+    async with node.activate("Car", "a") as activation:
+        assert await connection.run(count, writes=False) == 1
+        await activation.state().load()
+        if is_stored:
+            await activation.state().migrate_and_load(default={"n": 1})
+            await activation.persist()
+    assert await connection.run(count, writes=False) == is_stored
 
 
 # --- nothing repeated, nothing for nobody ----------------------------------------------------------------------------

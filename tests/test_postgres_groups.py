@@ -9,8 +9,8 @@ import pytest
 
 from lazymig import errors, open_store
 from lazymig._postgres_driver import LARGEST
-from lazymig._records import ActorKey, Claim, Commit, Fence, Held, NodeRecord, Stamp
-from lazymig._sql_operations import Batch
+from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, Stamp
+from lazymig._version import pack, parse
 from tests import postgres
 from tests.test_postgres_protocol import STAMP, connection_of, in_, until_waiting
 from tests.wire import wire_to
@@ -155,6 +155,16 @@ async def test_an_applied_set_that_is_new_goes_alone_and_is_named_once(url: str,
     assert beside.execute(in_(url, "SELECT count(*) FROM lazymig.lineage")).fetchone() == (1,)
 
 
+async def test_those_that_must_learn_something_first_go_by_themselves(url: str, store: Store, beside: Any) -> None:
+    await claim_all(store)
+    sets = [AppliedSet([pack(parse(f"1.0.{number}"))]) for number in range(5)]
+    stamps = [Stamp(sets[number % 5], sets[number % 5]) for number in range(LARGEST)]
+    found = await outcomes(*(store.commit(commit(number, stamp=stamp)) for number, stamp in enumerate(stamps)))
+    assert list(found) == [1] * LARGEST
+    assert await store.census("Box") == dict.fromkeys(sets, LARGEST // 5)
+    assert beside.execute(in_(url, "SELECT count(*) FROM lazymig.lineage")).fetchone() == (5,)
+
+
 async def test_who_is_cancelled_while_waiting_is_dropped_and_the_others_go_on(store: Store) -> None:
     await claim_all(store)
     tasks = [asyncio.create_task(store.commit(commit(number))) for number in range(NUMBER)]
@@ -212,7 +222,3 @@ async def test_groups_of_several_processes_never_wait_for_each_other(url: str, s
         await asyncio.gather(hand_around(store, "n", numbers), hand_around(second, "other", numbers[::-1]))
     waited = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     assert beside.execute(waited).fetchone() == (0,)
-
-
-def test_a_batch_is_whole_only_if_it_says_so() -> None:
-    assert not Batch((("SELECT 1", {}),), is_last=True).is_whole
