@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from benchmarks.measure import Block, Size
     from lazymig._migrations import Chain, Migration
 
+NOW = datetime.now(UTC)
+
 
 @asynccontextmanager
 async def core(size: Size, *, is_pending: bool) -> AsyncIterator[tuple[Block, Block]]:
@@ -31,7 +33,7 @@ async def core(size: Size, *, is_pending: bool) -> AsyncIterator[tuple[Block, Bl
     stamp = None if is_pending else Stamp(chain.release, chain.release)
     found = _plan.Found(stamp, True, True, 0)  # noqa: FBT003  (a record)
 
-    async def plain() -> bytes | None:
+    def plain() -> bytes | None:
         state = orjson.loads(data)
         if not is_pending:
             return None
@@ -43,25 +45,25 @@ async def core(size: Size, *, is_pending: bool) -> AsyncIterator[tuple[Block, Bl
         state, steps = await upgrade(chain, found, codec.decode(data))
         return _upgrade.encode_result(state, "it", steps, None) if steps else None
 
-    yield repeated(ours, size.calls), repeated(plain, size.calls)
+    yield repeated(ours, size.calls), computed(plain, size.calls)
 
 
 async def upgrade(chain: Chain, found: _plan.Found, state: Any) -> tuple[Any, Sequence[Migration]]:
-    """Decide, run and stamp, as an activation does; return the state and what ran."""
+    """Decide, run and stamp, as an activation does, to which the claim has told the time; return state and what ran."""
     plan = _plan.decide(chain, found, None)
     if not isinstance(plan, _plan.Plan):
         raise plan
     migrated_at = None
     if plan.steps:
         state = await _upgrade.run(plan.steps, state, None, None)
-        migrated_at = datetime.now(UTC)
+        migrated_at = NOW
     _plan.stamp_after(chain, found, plan, creates_main=False, migrated_at=migrated_at)
     return state, plan.steps
 
 
 @asynccontextmanager
 async def block(size: Size) -> AsyncIterator[tuple[Block, Block]]:
-    """A whole ``node.activate`` … exit with a load, over decoding what it loads."""
+    """A whole ``node.activate`` … exit with a load, beside decoding what it loads."""
     data = orjson.dumps(value())
     async with open_store("memory:") as store, Node(store, [suite(0)], lease_seconds=1_000) as node:
         await store.insert("Car", "state", [("a", data)])

@@ -273,7 +273,7 @@ async def grouped(size: Size) -> AsyncIterator[tuple[Block, Block]]:
         serving(at.store, 3) as node,
         serving(apart.store, 3) as lonely,
     ):
-        apart.store._connection._groups = None
+        apart.store._connection._groups.largest = 1
         ids = await fill(at.store, size.total + size.calls)
         more = await fill(apart.store, 2 * (size.total + size.calls))
         ours = giving_up(node, at_once(ids, size.calls, partial(activate, node)))

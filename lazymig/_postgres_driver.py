@@ -28,6 +28,7 @@ import asyncio
 import os
 import select
 import socket
+from collections import deque
 from collections.abc import Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -61,6 +62,9 @@ WAIT_SECONDS = 10.0
 RETRY_SECONDS = 0.25
 """How soon connecting is tried again while an operation waits."""
 
+MIN_SECONDS = 0.01
+"""How long one waits at least, whose time is over."""
+
 ANSWER_SECONDS = 60.0
 """How long a server may take for one operation before its connection is given up."""
 
@@ -86,6 +90,7 @@ class _Waiting:
     operation: Callable[[], Operation[Any]]
     is_durable: bool
     ended: asyncio.Future[Any]
+    is_taken: bool = False
 
 
 def _settle(ended: asyncio.Future[Any], outcome: Any) -> None:
@@ -145,7 +150,7 @@ class Driver:
         self._size = size
         self._is_closed = False
         self._running: set[asyncio.Task[Any]] = set()
-        self._waiting: list[_Waiting] = []
+        self._waiting: deque[_Waiting] = deque()
         self._refusal: psycopg.Error | None = None
         self._pool = psycopg_pool.AsyncConnectionPool(
             conninfo,
@@ -213,9 +218,17 @@ class Driver:
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        waiting = [each for each in self._waiting if not each.ended.done()]  # nor cut off, nor given up
-        group = [each for each in waiting if each.is_durable == waiting[0].is_durable][:LARGEST]
-        self._waiting = [each for each in waiting if each not in group]
+        group: list[_Waiting] = []
+        while self._waiting and len(group) < LARGEST:
+            first = self._waiting[0]
+            if first.ended.done():  # cut off, or given up
+                self._waiting.popleft()
+            elif not group or first.is_durable == group[0].is_durable:
+                group.append(self._waiting.popleft())
+            else:
+                break
+        for waiting in group:
+            waiting.is_taken = True
         if group:
             self._begin(self._run_group(group, durable=group[0].is_durable))
 
@@ -232,7 +245,7 @@ class Driver:
             watch.cancel()
 
     def _give_up(self, waiting: _Waiting) -> None:
-        if waiting in self._waiting:
+        if not waiting.is_taken:
             _settle(waiting.ended, self._no_connection(psycopg_pool.PoolTimeout("all are in use")))
 
     async def _run_group(self, group: Sequence[_Waiting], *, durable: bool) -> None:
@@ -243,19 +256,22 @@ class Driver:
             try:
                 async with self._walk(syncs=True, writes=True) as walk:  # a function says itself what needs no sync
                     outcomes = await walk.take_together([waiting.operation() for waiting in group])
-            except StoreError as error:
+            except Exception as error:
                 outcomes = [error if walk is None or walk.is_unknown else ALONE] * len(group)
+            deadline = asyncio.get_running_loop().time() + self.wait_seconds
             for waiting, outcome in zip(group, outcomes, strict=True):
-                _settle(waiting.ended, await self._alone(waiting, durable=durable) if outcome is ALONE else outcome)
+                is_alone = outcome is ALONE
+                _settle(waiting.ended, await self._alone(waiting, deadline, durable=durable) if is_alone else outcome)
         except BaseException as error:
             for waiting in group:
                 _settle(waiting.ended, error)
             raise
 
-    async def _alone(self, waiting: _Waiting, *, durable: bool) -> Any:
+    async def _alone(self, waiting: _Waiting, deadline: float, *, durable: bool) -> Any:
         """Drive one that waited; return what it returns or raises."""
         try:
-            return await self._run(waiting.operation(), asyncio.Event(), writes=True, durable=durable, counts=True)
+            async with self._walk(syncs=durable, writes=True, deadline=deadline) as walk:
+                return await walk.take(waiting.operation())
         except Exception as error:
             return error
 
@@ -267,9 +283,11 @@ class Driver:
             return await walk.take(operation)
 
     @asynccontextmanager
-    async def _walk(self, *, syncs: bool, writes: bool, counts: bool = True) -> AsyncIterator[Walk]:
+    async def _walk(
+        self, *, syncs: bool, writes: bool, counts: bool = True, deadline: float | None = None
+    ) -> AsyncIterator[Walk]:
         """Lend a connection to carry operations out on."""
-        async with self._lent() as connection:
+        async with self._lent(deadline) as connection:
             walk = Walk(connection, syncs=syncs)
             watch = asyncio.get_running_loop().call_later(self.answer_seconds, hang_up, connection)
             try:
@@ -282,8 +300,8 @@ class Driver:
                 self.trips += walk.trips if counts else 0
 
     @asynccontextmanager
-    async def _lent(self) -> AsyncIterator[AsyncConnection[Any]]:
-        connection = await self._borrow()
+    async def _lent(self, deadline: float | None = None) -> AsyncIterator[AsyncConnection[Any]]:
+        connection = await self._borrow(deadline)
         try:
             yield connection
         except StoreReadOnlyError:  # its server is no primary any more: the next connection may find the one that is
@@ -294,12 +312,14 @@ class Driver:
                 await connection.close()
             await self._pool.putconn(connection)
 
-    async def _borrow(self) -> AsyncConnection[Any]:
+    async def _borrow(self, deadline: float | None) -> AsyncConnection[Any]:
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self.wait_seconds
+        if deadline is None:
+            deadline = clock() + self.wait_seconds
         while True:
             try:
-                connection = await self._pool.getconn(timeout=RETRY_SECONDS)
+                timeout = min(RETRY_SECONDS, max(deadline - clock(), MIN_SECONDS))
+                connection = await self._pool.getconn(timeout=timeout)
             except psycopg_pool.PoolTimeout as error:
                 if clock() >= deadline:
                     raise self._no_connection(error) from (self._refusal or error)

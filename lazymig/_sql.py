@@ -18,7 +18,7 @@ import orjson
 from lazymig import _rows
 from lazymig._records import AppliedSet, Claim, Held, StoredActor
 from lazymig._sql_lineage import Lineage
-from lazymig._sql_operations import last, trip
+from lazymig._sql_operations import BRIEF_BYTES, last, trip
 from lazymig.errors import CorruptStateError, LeaseLostError
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ _STATE = 6
 
 _NO_STATE = (None, None)
 
-BRIEF_BYTES = 100_000
-"""Up to how many bytes of states an operation counts as brief."""
+BRIEF_STATES = 20
+"""Up to how many states a commit that counts as brief stores."""
 
 
 class SqlStore:
@@ -118,7 +118,8 @@ class SqlStore:
 
     async def commit(self, commit: Commit) -> int:
         """See `Store.commit`."""
-        is_brief = sum(len(data) for data in commit.writes.values() if data is not None) <= BRIEF_BYTES
+        sizes = [BRIEF_BYTES + 1 if data is None else len(data) for data in commit.writes.values()]  # removed: unknown
+        is_brief = len(sizes) <= BRIEF_STATES and sum(sizes) <= BRIEF_BYTES
         return await self._learning(partial(self._commit, commit), durable=True, brief=is_brief)
 
     async def release(self, held: Sequence[tuple[ActorKey, Fence]]) -> None:

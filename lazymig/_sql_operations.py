@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lazymig.store import Pulse
 
 T = TypeVar("T")
+
+BRIEF_BYTES = 32_000
+"""Up to how many bytes of states an operation counts as brief."""
+
 Rows = list[tuple[Any, ...]]
 Statement = tuple[str, Mapping[str, Any]]
 
@@ -32,11 +36,13 @@ class Batch(NamedTuple):
         statements: Carried out in order, within one transaction, each seeing what was committed before it began.
         is_last: Whether the transaction may be committed with them.
         is_whole: Whether it is one statement that is a transaction by itself, and says itself whether it is synced.
+        is_large: Whether the operation reads more than `BRIEF_BYTES` by it, which didn't show before.
     """
 
     statements: Sequence[Statement]
     is_last: bool = False
     is_whole: bool = False
+    is_large: bool = False
 
 
 def trip(*statements: Statement) -> Batch:
@@ -68,7 +74,7 @@ class Claimed(NamedTuple):
     """
 
     owner: Any
-    actor: tuple[Any, ...] | None = None
+    actor: Sequence[Any] | None = None
     states: Rows = []  # noqa: RUF012  (never changed)
     clock: int | None = None
 
@@ -151,7 +157,7 @@ class Connection(Protocol):
             operation: Makes the generator, anew each time it is called.
             writes: Whether it may write.
             durable: Whether it must survive a crash of the machine once this returns.
-            brief: Whether it touches one actor only, and no more than some 100 KB of it.
+            brief: Whether it touches one actor only, and writes few values of no more than `BRIEF_BYTES`.
         """
         ...
 

@@ -67,10 +67,19 @@ def _fetch(connection: sqlite3.Connection, statement: str, parameters: Mapping[s
         connection.text_factory = str
 
 
-def steps(connection: sqlite3.Connection, operation: Operation[T], *, writes: bool) -> Steps[T]:
+class InTheWayError(Exception):
+    """It is not for the event loop's thread; nothing was done."""
+
+
+def steps(
+    connection: sqlite3.Connection, operation: Operation[T], *, writes: bool, may_be_large: bool = True
+) -> Steps[T]:
     """Run one operation in one transaction, a statement a step; it is rolled back if anything raises.
 
     A statement's error is raised in the operation, which may go on after it (see `lazymig._sqlite_groups`).
+
+    Raises:
+        InTheWayError: It turned out to be large, and may not be.
     """
     connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
     try:
@@ -83,13 +92,15 @@ def steps(connection: sqlite3.Connection, operation: Operation[T], *, writes: bo
             except StopIteration as end:
                 found: T = end.value
                 break
+            if batch.is_large and not may_be_large:
+                raise InTheWayError
             resume, outcome = operation.send, []
             try:
                 for number, (statement, parameters) in enumerate(batch.statements):
                     if number:
                         yield
                     outcome.append(_fetch(connection, statement, parameters))
-            except sqlite3.Error as error:
+            except Exception as error:  # not only SQLite's: memory may be short, a number too large
                 resume, outcome = operation.throw, error
         connection.execute("COMMIT")
     except BaseException:

@@ -16,13 +16,14 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lazymig._sql_operations import Batch, trip
-from lazymig._sqlite_here import InTheWayError
+from lazymig._sqlite_drivers import InTheWayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,12 +68,16 @@ class Groups:
 
     Args:
         drive: Drives one of them, or a group.
-        here: Drives it on the event loop's thread, or raises `InTheWayError`.
+        here: Drives it on the event loop's thread, or raises `InTheWayError`; told how many operations it is.
+
+    Attributes:
+        largest: See `LARGEST`.
     """
 
-    def __init__(self, drive: Drive, here: Callable[[Operation[Any]], Any]) -> None:
+    def __init__(self, drive: Drive, here: Callable[[Operation[Any], int], Any]) -> None:
         self._drive = drive
         self._here = here
+        self.largest = LARGEST
         self._waiting: list[_Waiting] = []
         self._rest: asyncio.Task[None] | None = None
         self._this_turn = 0
@@ -98,7 +103,7 @@ class Groups:
         if is_easy:
             self._count_turn()
             with suppress(InTheWayError):
-                found: T = self._here(operation())
+                found: T = self._here(operation(), 1)
                 return found
         self._idle.clear()
         try:
@@ -119,32 +124,43 @@ class Groups:
         self._this_turn = 0
         if self._is_turn_full:
             self._is_turn_full = False
-            group = self._waiting[:LARGEST]
-            outcomes = self._share_here(group)
-            if outcomes is not None:
-                self._waiting = self._waiting[LARGEST:]
-                _tell(group, outcomes)
-            self._let_others(is_threads=outcomes is None)
+            group = self._take()
+            outcomes = None
+            try:
+                outcomes = self._share_here(group)
+            finally:
+                if outcomes is None:
+                    self._begin(group, is_threads=True)
+                else:
+                    _tell(group, outcomes)
+                    self._let_others()
 
-    def _let_others(self, *, is_threads: bool = False) -> None:
+    def _let_others(self) -> None:
         if self._waiting:
-            self._rest = asyncio.create_task(self._go(is_threads=is_threads))
-            self._rest.add_done_callback(self._note_end)
+            self._begin(self._take())
         else:
             self._idle.set()
 
-    def _note_end(self, task: asyncio.Task[None]) -> None:
+    def _take(self) -> list[_Waiting]:
+        group, self._waiting = self._waiting[: self.largest], self._waiting[self.largest :]
+        return group
+
+    def _begin(self, group: list[_Waiting], *, is_threads: bool = False) -> None:
+        self._rest = asyncio.create_task(self._go(group, is_threads=is_threads))
+        self._rest.add_done_callback(partial(self._note_end, group))
+
+    def _note_end(self, group: list[_Waiting], task: asyncio.Task[None]) -> None:
         if self._rest is task:  # it was cancelled before it began
+            self._waiting = group + self._waiting
             self._let_others()
 
-    async def _go(self, *, is_threads: bool) -> None:
-        group, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
+    async def _go(self, group: list[_Waiting], *, is_threads: bool) -> None:
         try:
             outcomes = None if is_threads else self._share_here(group)
             if outcomes is None:
                 outcomes = await self._share(group)
             _tell(group, outcomes)
-        except asyncio.CancelledError:  # an event loop that ends cancels all its tasks; what was begun goes on
+        except BaseException:  # an event loop that ends cancels all its tasks; what was begun goes on
             for waiting in group:
                 waiting.ended.cancel()
             raise
@@ -159,9 +175,9 @@ class Groups:
         operations = [waiting.operation for waiting in group]
         try:
             try:
-                return self._here(_together(operations))  # type: ignore[no-any-return]  # it is what this one returns
+                return self._here(_together(operations), len(group))  # type: ignore[no-any-return]  # it returns that
             except OneFailedError:
-                return self._here(_apart(operations))  # type: ignore[no-any-return]  # likewise
+                return self._here(_apart(operations, is_here=True), len(group))  # type: ignore[no-any-return]
         except InTheWayError:
             return None
 
@@ -204,8 +220,13 @@ def _together(operations: Sequence[Callable[[], Operation[Any]]]) -> Operation[l
     return outcomes
 
 
-def _apart(operations: Sequence[Callable[[], Operation[Any]]]) -> Operation[list[Any]]:
-    """Carry operations out one after the other; return what each returned or raised."""
+def _apart(operations: Sequence[Callable[[], Operation[Any]]], *, is_here: bool = False) -> Operation[list[Any]]:
+    """Carry operations out one after the other; return what each returned or raised.
+
+    Raises:
+        InTheWayError: SQLite failed here: the thread finds out why.
+        sqlite3.Error: All was rolled back.
+    """
     outcomes: list[Any] = []
     for begin in operations:
         operation = begin()
@@ -213,14 +234,16 @@ def _apart(operations: Sequence[Callable[[], Operation[Any]]]) -> Operation[list
             yield trip(_BEGIN)
             batch = next(operation)
             while True:
-                batch = operation.send((yield Batch(batch.statements)))
+                batch = operation.send((yield Batch(batch.statements, is_large=batch.is_large)))
         except StopIteration as end:
             outcome = end.value
         except Exception as error:
+            if is_here and isinstance(error, sqlite3.Error):
+                raise InTheWayError from error
             try:
                 yield trip(_UNDO)
-            except Exception:  # SQLite has rolled all of it back, as it does when the disk is full
-                raise error from None
+            except Exception as undone:  # SQLite has rolled all of it back, as it does when the disk is full
+                raise error if isinstance(error, sqlite3.Error) else undone from None
             outcome = error
         yield trip(_KEEP)
         outcomes.append(outcome)

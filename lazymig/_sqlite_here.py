@@ -15,7 +15,7 @@ import sqlite3
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, TypeVar
 
-from lazymig._sqlite_drivers import connect, drive, is_busy, steps
+from lazymig._sqlite_drivers import InTheWayError, connect, drive, is_busy, steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MANY = 500
-"""After how many the log may have to be copied."""
-
-
-class InTheWayError(Exception):
-    """Another connection's transaction is under way, or the log is to be copied; nothing was done."""
+"""After how many operations the log may have to be copied: most of them write a page or two."""
 
 
 class Here:
@@ -48,18 +44,19 @@ class Here:
         """Carry out an operation that only reads."""
         return drive(steps(self._connection(), operation, writes=False))
 
-    def write(self, operation: Operation[T]) -> T:
-        """Carry out an operation that is not synced.
+    def write(self, operation: Operation[T], count: int = 1) -> T:
+        """Carry out an operation that is not synced, or several as one.
 
         Raises:
             InTheWayError: It is the thread's.
             sqlite3.Error: It failed; the thread can tell better why.
         """
-        self._writes += 1
-        if self._writes % MANY == 0:
+        self._writes += count
+        if self._writes >= MANY:
+            self._writes = 0
             raise InTheWayError
         try:
-            return drive(steps(self._connection(), operation, writes=True))
+            return drive(steps(self._connection(), operation, writes=True, may_be_large=False))
         except sqlite3.OperationalError as error:
             if is_busy(error):
                 raise InTheWayError from None

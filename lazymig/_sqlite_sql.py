@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lazymig._sql_operations import Claimed, Dialect, last, trip
+from lazymig._sql_operations import BRIEF_BYTES, Batch, Claimed, Dialect, last, trip
 from lazymig._sql_post import PostDialect
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ _CLAIM = f"""
     SELECT :type, :id, 0, :node, :number WHERE EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
     ON CONFLICT (type, id) DO UPDATE SET owner = excluded.owner, number = excluded.number
     WHERE actor.owner IS NULL OR actor.owner IN (:node, :dead) OR NOT {_IS_ALIVE}
-    RETURNING revision, lineage, written_by, migrated_at
+    RETURNING revision, lineage, written_by, migrated_at,
+        (SELECT sum(length(value)) FROM state WHERE type = :type AND id = :id)
 """  # noqa: S608  (a constant is put in, no value)
 
 _HOLDER = """
@@ -138,8 +139,9 @@ class SQLiteDealing:
         """See `Dealing.claim`."""
         (rows,) = yield trip((_CLAIM, of))
         if rows:
-            (states,) = yield last((_STATES, of))
-            return Claimed(of["node"], rows[0], states)
+            *actor, size = rows[0]
+            (states,) = yield Batch(((_STATES, of),), is_last=True, is_large=size is not None and size > BRIEF_BYTES)
+            return Claimed(of["node"], actor, states)
         (rows,) = yield last((_HOLDER, of))
         return Claimed(rows[0][0]) if rows else None
 

@@ -32,6 +32,7 @@ from lazymig._sqlite_drivers import (
     BUSY_SECONDS,
     RETRY_SECONDS,
     Inline,
+    InTheWayError,
     Thread,
     connect,
     is_busy,
@@ -39,7 +40,7 @@ from lazymig._sqlite_drivers import (
 )
 from lazymig._sqlite_errors import UNSYNCED, translating, trying
 from lazymig._sqlite_groups import Groups
-from lazymig._sqlite_here import Here, InTheWayError
+from lazymig._sqlite_here import Here
 from lazymig._sqlite_sql import APPLICATION_ID, DIALECT, LAYOUTS, POST_DIALECT
 from lazymig.errors import (
     StoreClosedError,
@@ -54,6 +55,9 @@ if TYPE_CHECKING:
     from lazymig._sqlite_drivers import Driver, Steps
 
 T = TypeVar("T")
+
+BEAT_RETRY_SECONDS = 0.002
+"""How soon a heartbeat that another connection's transaction was in the way of is tried again."""
 
 _PIECE_BYTES = 1 << 20
 """How much of a log is in memory at once while it is rewritten: logs can grow large."""
@@ -188,15 +192,23 @@ class SQLitePulse:
     def __init__(self, path: Path, name: str, clock: Callable[[], float], busy_seconds: float) -> None:
         self._name = name
         self._clock = clock
+        self._busy_seconds = busy_seconds
         with translating(name):
-            self._connection = connect(path, "rw", busy_seconds)
+            self._connection = connect(path, "rw", 0.0)
             self._connection.execute("PRAGMA synchronous = NORMAL")
 
     def beat(self, node_id: str, active: int = 0) -> bool:
         """See `Pulse.beat`."""
         beat = {"at": self._clock(), "node": node_id, "active": active}
+        deadline = time.monotonic() + self._busy_seconds
         with translating(self._name):
-            return self._connection.execute(DIALECT.beat, beat).rowcount == 1
+            while True:  # SQLite's own waiting looks ever less often, and would starve beside a busy process
+                try:
+                    return self._connection.execute(DIALECT.beat, beat).rowcount == 1
+                except sqlite3.OperationalError as error:
+                    if not is_busy(error) or time.monotonic() > deadline:
+                        raise
+                time.sleep(BEAT_RETRY_SECONDS)
 
     def close(self) -> None:
         """Close the connection."""
@@ -249,9 +261,9 @@ class SQLiteConnection:
             return await self._drive(operation, writes=writes, durable=durable)
         return await self._groups.run(operation, durable=durable, is_easy=is_easy and not self._syncing.has_gap)
 
-    def _write_here(self, operation: Operation[T]) -> T:
+    def _write_here(self, operation: Operation[T], count: int) -> T:
         try:
-            return self._here.write(operation)
+            return self._here.write(operation, count)
         except sqlite3.Error as error:
             self._syncing.note(error)
             raise InTheWayError from error
@@ -303,10 +315,12 @@ class SQLiteConnection:
         try:
             if self._groups is not None:
                 await self._groups.end()
+        finally:  # the driver finishes what was begun
             self._here.close()
-            await self.driver.close()
-        finally:
-            self._presence.close()
+            try:
+                await self.driver.close()
+            finally:
+                self._presence.close()
 
 
 @asynccontextmanager

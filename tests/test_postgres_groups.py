@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+import psycopg_pool
 import pytest
 
 from lazymig import errors, open_store
@@ -17,8 +19,6 @@ from tests.wire import wire_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
-
-    import psycopg
 
     from lazymig.store import Store
 
@@ -187,6 +187,37 @@ async def test_who_waits_too_long_is_told_so_and_nothing_of_it_is_stored(url: st
     assert all("Nothing was stored" in str(error) for error in found)
     assert await first == 1
     assert await stored(store) == {key(0).id: b"1"}
+
+
+async def test_what_the_driver_can_not_send_fails_alone(store: Store) -> None:
+    await claim_all(store)
+    odd = Commit(key(7), fence(7), 0, None, {"\ud800": b"1"})
+    found = await outcomes(*(store.commit(odd if number == 7 else commit(number)) for number in range(LARGEST)))
+    assert [number for number, outcome in enumerate(found) if outcome != 1] == [7]
+    assert isinstance(found[7], UnicodeEncodeError)
+
+
+async def test_without_a_server_all_of_a_group_are_told_when_their_time_is_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await claim_all(store)
+    driver = connection_of(store).driver
+    driver.wait_seconds = 0.5
+
+    async def no_connection(timeout: float) -> Any:
+        await asyncio.sleep(timeout)
+        raise psycopg_pool.PoolTimeout("there is none")
+
+    async def fail(*_: Any) -> Any:
+        monkeypatch.setattr(driver._pool, "getconn", no_connection)
+        raise psycopg.errors.QueryCanceled("too slow")
+
+    monkeypatch.setattr("lazymig._postgres_walk.Walk.take_together", fail)
+    began = asyncio.get_running_loop().time()
+    found = await outcomes(*(store.commit(commit(number)) for number in range(LARGEST)))
+    assert found[0] == 1
+    assert {type(outcome) for outcome in found[1:]} == {errors.StoreUnavailableError}
+    assert asyncio.get_running_loop().time() - began < LARGEST * driver.wait_seconds / 2
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lazymig import errors
+from lazymig import _sqlite_drivers, errors
 from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, Stamp
 from lazymig._rows import EPOCH
 from lazymig._sqlite_groups import FEW
@@ -107,8 +107,8 @@ async def test_operations_that_wait_share_a_transaction_and_its_sync(store: SqlS
     assert await stored(store) == {key(number).id: b"1" for number in range(NUMBER)}
 
 
-async def test_a_group_is_bounded(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lazymig._sqlite_groups.LARGEST", 10)
+async def test_a_group_is_bounded(store: SqlStore) -> None:
+    store._connection._groups.largest = 10  # type: ignore[attr-defined]  # of one driver
     async with statements(store) as noted:
         await asyncio.gather(*(store.claim(key(number), fence(number)) for number in range(FEW + 21)))
     assert noted.count("COMMIT") == FEW + 3
@@ -141,6 +141,53 @@ async def test_a_claim_of_what_is_held_and_one_of_a_damaged_actor_fail_alone(sto
     assert found[1] == Held("n")
     assert isinstance(found[2], errors.CorruptStateError)
     assert isinstance(found[3], Claim)
+
+
+@pytest.mark.parametrize("synchronous", ["normal", "full"])
+async def test_an_error_that_is_not_sqlites_fails_alone_and_nobody_waits_for_ever(
+    tmp_path: Path, synchronous: str
+) -> None:
+    async with asyncio.timeout(20), open_sqlite(tmp_path / "fleet.db", synchronous=synchronous) as store:
+        await store.register(NodeRecord("n", "label", None, 1_000.0))
+        await claim_all(store)
+        odd = Commit(key(7), Fence("n", 2**70), 0, None, {"state": b"1"})  # SQLite has no such number
+        found = await outcomes(*(store.commit(odd if number == 7 else commit(number)) for number in range(20)))
+        assert [type(outcome) for number, outcome in enumerate(found) if number != 7] == [int] * 19
+        assert isinstance(found[7], OverflowError)
+        assert len(await stored(store)) == 19
+
+
+async def test_who_is_rolled_back_with_a_neighbour_is_told_of_the_store_and_not_of_the_neighbour(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(opened: sqlite3.Connection, statement: str, parameters: Any) -> Any:
+        if statement == "ROLLBACK TO one":
+            opened.execute("ROLLBACK")
+            raise sqlite3.OperationalError("disk I/O error")
+        return original(opened, statement, parameters)
+
+    await claim_all(store)
+    original = _sqlite_drivers._fetch
+    monkeypatch.setattr(_sqlite_drivers, "_fetch", fetch)
+    found = await outcomes(*(store.commit(commit(number, revision=5 * (number == 7))) for number in range(10)))
+    assert found[0] == 1
+    assert {type(outcome) for outcome in found[1:]} == {errors.StoreUnavailableError}
+
+
+async def test_a_store_whose_closing_is_cut_off_leaves_no_thread_and_no_file_open(tmp_path: Path) -> None:
+    tasks: list[asyncio.Task[Any]] = []
+    with closing(sqlite3.connect(tmp_path / "fleet.db", isolation_level=None)) as other:
+        with pytest.raises(TimeoutError):  # noqa: PT012  (all of it is cut off)
+            async with asyncio.timeout(0.3), open_sqlite(tmp_path / "fleet.db") as store:
+                thread = store._connection.driver._thread  # type: ignore[attr-defined]  # of one driver
+                await store.register(NodeRecord("n", "label", None, 1_000.0))
+                other.execute("BEGIN IMMEDIATE")
+                tasks += [asyncio.create_task(store.claim(key(number), fence(number))) for number in range(10)]
+                await asyncio.sleep(0.05)
+        other.execute("ROLLBACK")
+        await outcomes(*tasks)
+    await asyncio.to_thread(thread.join, 5)
+    assert not thread.is_alive()
 
 
 async def test_a_new_applied_set_is_named_once_in_a_group(store: SqlStore) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lazymig import open_store
+from lazymig import _sqlite_drivers, open_store
 from lazymig._records import ActorKey, Claim, Commit, Fence, NodeRecord
-from lazymig._sql import BRIEF_BYTES
+from lazymig._sql import BRIEF_STATES
+from lazymig._sql_operations import BRIEF_BYTES
 from lazymig._sqlite_groups import FEW
 from lazymig._sqlite_here import MANY
 
@@ -66,6 +67,44 @@ async def test_what_is_large_or_touches_many_goes_to_the_thread(store: SqlStore)
     await store.release([(KEY, Fence("n", 1)), (ActorKey("Box", "b"), Fence("n", 2))])
     await store.insert("Box", "state", [("x", b"1")])
     assert places.begun == ["thread"] * 3
+
+
+async def test_a_claim_that_turns_out_large_is_given_to_the_thread(store: SqlStore) -> None:
+    await store.insert("Box", "state", [("large", b"1" * (BRIEF_BYTES + 1)), ("small", b"1" * BRIEF_BYTES)])
+    places = Places(store)
+    for number, actor_id in enumerate(("large", "small")):
+        claim = await store.claim(ActorKey("Box", actor_id), Fence("n", number))
+        assert isinstance(claim, Claim)
+        assert len(claim.actor.states["state"]) == BRIEF_BYTES + (actor_id == "large")
+    assert places.begun == ["here", "thread", "here"], "tried here first"
+
+
+@pytest.mark.parametrize("number", [BRIEF_STATES, BRIEF_STATES + 1])
+async def test_a_commit_of_many_states_or_one_that_removes_some_is_not_brief(store: SqlStore, number: int) -> None:
+    await store.claim(KEY, Fence("n", 1))
+    places = Places(store)
+    names = [f"state{each}" for each in range(number)]
+    await store.commit(Commit(KEY, Fence("n", 1), 0, None, dict.fromkeys(names, b"1")))
+    await store.commit(Commit(KEY, Fence("n", 1), 1, None, {names[0]: None}))
+    assert places.begun == ["here" if number == BRIEF_STATES else "thread", "thread"]
+
+
+async def test_what_fails_here_alone_or_with_others_is_tried_by_the_thread(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection: Any = store._connection
+
+    def fetch(opened: sqlite3.Connection, statement: str, parameters: Any) -> Any:
+        if opened is not connection.driver._conn and parameters.get("id") == "7" and statement.startswith("SELECT"):
+            raise sqlite3.OperationalError("disk I/O error")
+        return original(opened, statement, parameters)
+
+    original = _sqlite_drivers._fetch
+    monkeypatch.setattr(_sqlite_drivers, "_fetch", fetch)
+    assert isinstance(await store.claim(ActorKey("Box", "7"), Fence("n", 50)), Claim)
+    await asyncio.sleep(0)
+    claims = (store.claim(ActorKey("Box", str(each)), Fence("n", 60 + each)) for each in range(10))
+    assert {type(claim) for claim in await asyncio.gather(*claims)} == {Claim}
 
 
 async def test_what_is_synced_goes_to_the_thread(tmp_path: Path) -> None:
