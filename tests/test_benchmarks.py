@@ -131,7 +131,8 @@ def test_a_library_that_is_not_there_is_told_with_its_cure(  # noqa: PLR0917  (f
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delitem(sys.modules, "benchmarks.event_sourced", raising=False)
-    monkeypatch.setitem(sys.modules, library, None)
+    for module in (library, *(name for name in sys.modules if name.startswith(f"{library}."))):
+        monkeypatch.setitem(sys.modules, module, None)
     assert main(["--quick", *(argument.format(tmp_path) for argument in arguments)]) == 0
     lines = capsys.readouterr().out.splitlines()
     (told,) = (line for line in lines if said in line)
