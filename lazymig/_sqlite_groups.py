@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -85,6 +84,20 @@ class Groups:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    def at_once(self, operation: Callable[[], Operation[T]]) -> T:
+        """Carry an easy operation out here and now.
+
+        Raises:
+            InTheWayError: It has to wait, see `run`.
+        """
+        if self._this_turn == FEW or not self._idle.is_set():
+            raise InTheWayError
+        if not self._this_turn:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._this_turn += 1
+        found: T = self._here(operation(), 1)
+        return found
+
     async def run(self, operation: Callable[[], Operation[T]], *, durable: bool, is_easy: bool = False) -> T:
         """Drive an operation, with others if it has to wait.
 
@@ -100,11 +113,6 @@ class Groups:
             ended: asyncio.Future[T] = asyncio.get_running_loop().create_future()
             self._waiting.append(_Waiting(operation, durable, is_easy, ended))
             return await ended
-        if is_easy:
-            self._count_turn()
-            with suppress(InTheWayError):
-                found: T = self._here(operation(), 1)
-                return found
         self._idle.clear()
         try:
             return await self._drive(operation, durable=durable)
@@ -114,11 +122,6 @@ class Groups:
     async def end(self) -> None:
         """Wait until nothing is under way any more."""
         await self._idle.wait()
-
-    def _count_turn(self) -> None:
-        if not self._this_turn:
-            asyncio.get_running_loop().call_soon(self._end_turn)
-        self._this_turn += 1
 
     def _end_turn(self) -> None:
         self._this_turn = 0

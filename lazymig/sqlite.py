@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -252,6 +252,9 @@ class SQLiteConnection:
         self.commits += durable
         is_easy = brief and not (durable and self._is_full)
         with translating(self.name):
+            if is_easy and self._groups is not None and not self._syncing.has_gap:
+                with suppress(InTheWayError):
+                    return self._groups.at_once(operation)
             return await trying(partial(self._run, operation, writes=writes, durable=durable, is_easy=is_easy))
 
     async def _run(
