@@ -149,15 +149,17 @@ class Groups:
         return group
 
     def _begin(self, group: list[_Waiting], *, is_threads: bool = False) -> None:
-        self._rest = asyncio.create_task(self._go(group, is_threads=is_threads))
-        self._rest.add_done_callback(partial(self._note_end, group))
+        begun: list[bool] = []
+        self._rest = asyncio.create_task(self._go(group, begun, is_threads=is_threads))
+        self._rest.add_done_callback(partial(self._note_end, group, begun))
 
-    def _note_end(self, group: list[_Waiting], task: asyncio.Task[None]) -> None:
-        if self._rest is task:  # it was cancelled before it began
+    def _note_end(self, group: list[_Waiting], begun: list[bool], _: object) -> None:
+        if not begun:  # it was cancelled before
             self._waiting = group + self._waiting
             self._let_others()
 
-    async def _go(self, group: list[_Waiting], *, is_threads: bool) -> None:
+    async def _go(self, group: list[_Waiting], begun: list[bool], *, is_threads: bool) -> None:
+        begun.append(True)
         try:
             outcomes = None if is_threads else self._share_here(group)
             if outcomes is None:
@@ -168,7 +170,6 @@ class Groups:
                 waiting.ended.cancel()
             raise
         finally:
-            self._rest = None
             self._let_others()
 
     def _share_here(self, group: Sequence[_Waiting]) -> list[Any] | None:
