@@ -53,7 +53,7 @@ STRESS_SEEDS = [("memory", seed) for seed in range(1_000, 1_080)] + [
 
 
 def schedules(kind: str) -> int:
-    return 100 if kind == "postgres" else 480
+    return {"memory": 480, "sqlite": 240, "postgres": 100}[kind]
 
 
 @pytest.mark.parametrize(("kind", "seed"), SEEDS)
