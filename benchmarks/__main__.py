@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = read(arguments)
     results: list[Result] = []
     curves: dict[Curve, list[Point]] = {}
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
         run_cases(options.case, results, is_quick=options.quick)
         if options.plots is not None:
@@ -40,9 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nInterrupted: the rest was not measured.", file=sys.stderr)
         return INTERRUPTED
     finally:
+        signal.signal(signal.SIGINT, before)
         if options.json is not None:
             options.json.write_text(json.dumps(document(results, curves), indent=1))
     return int(not options.quick and not all(result.is_met for result in results))
+
+
+def interrupt(*_: object) -> None:
+    """End the run here and now: asyncio's own handler cancels a task, and what its end raises would be told instead."""
+    raise KeyboardInterrupt
 
 
 def read(arguments: Sequence[str] | None) -> argparse.Namespace:
