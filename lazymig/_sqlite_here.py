@@ -3,7 +3,8 @@
 Rules:
 
 1. Nothing here waits for anybody: what finds another connection's transaction in the way goes to the thread instead,
-   which waits; and so does what fails. Reads find nobody in the way: in a write-ahead log readers wait for nobody.
+   which waits; and so does what fails, what turns out to be large, and all as long as the log has a gap. Reads find
+   nobody in the way: in a write-ahead log readers wait for nobody.
 2. Nothing here is synced, or copied from the log into the file: that is left to the thread and to heartbeats. (SQLite
    itself syncs once when a log that was copied begins anew, every thousand pages or so.)
 3. After many operations one goes to the thread all the same, where the log is copied.

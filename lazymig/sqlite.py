@@ -194,8 +194,9 @@ class SQLitePulse:
         self._clock = clock
         self._busy_seconds = busy_seconds
         with translating(name):
-            self._connection = connect(path, "rw", 0.0)
+            self._connection = connect(path, "rw", busy_seconds)
             self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.execute("PRAGMA busy_timeout = 0")
 
     def beat(self, node_id: str, active: int = 0) -> bool:
         """See `Pulse.beat`."""
@@ -239,6 +240,7 @@ class SQLiteConnection:
         self._here = Here(path)
         self._groups = Groups(self._drive, self._write_here) if driver.has_groups else None
         self._is_closed = False
+        self._has_ended = False
         self._is_full = is_full
         self._presence = Presence(path.with_name(f"{path.name}-nodes"))
 
@@ -252,7 +254,7 @@ class SQLiteConnection:
         self.commits += durable
         is_easy = brief and not (durable and self._is_full)
         with translating(self.name):
-            if is_easy and self._groups is not None and not self._syncing.has_gap:
+            if is_easy and self._groups is not None:
                 with suppress(InTheWayError):
                     return self._groups.at_once(operation)
             return await trying(partial(self._run, operation, writes=writes, durable=durable, is_easy=is_easy))
@@ -262,9 +264,11 @@ class SQLiteConnection:
     ) -> T:
         if not writes or self._groups is None:
             return await self._drive(operation, writes=writes, durable=durable)
-        return await self._groups.run(operation, durable=durable, is_easy=is_easy and not self._syncing.has_gap)
+        return await self._groups.run(operation, durable=durable, is_easy=is_easy)
 
     def _write_here(self, operation: Operation[T], count: int) -> T:
+        if self._syncing.has_gap:
+            raise InTheWayError
         try:
             return self._here.write(operation, count)
         except sqlite3.Error as error:
@@ -272,6 +276,8 @@ class SQLiteConnection:
             raise InTheWayError from error
 
     async def _drive(self, operation: Callable[[], Operation[T]], *, durable: bool, writes: bool = True) -> T:
+        if self._has_ended:  # closing was cut off before this had its turn
+            raise StoreClosedError(self.name)
         return await self.driver.walk(partial(self._syncing.steps, operation, writes=writes, durable=durable))
 
     @asynccontextmanager
@@ -319,6 +325,7 @@ class SQLiteConnection:
             if self._groups is not None:
                 await self._groups.end()
         finally:  # the driver finishes what was begun
+            self._has_ended = True
             self._here.close()
             try:
                 await self.driver.close()

@@ -183,9 +183,10 @@ async def test_a_store_whose_closing_is_cut_off_leaves_no_thread_and_no_file_ope
                 await store.register(NodeRecord("n", "label", None, 1_000.0))
                 other.execute("BEGIN IMMEDIATE")
                 tasks += [asyncio.create_task(store.claim(key(number), fence(number))) for number in range(10)]
+                asyncio.get_running_loop().call_later(0.6, other.execute, "ROLLBACK")
                 await asyncio.sleep(0.05)
-        other.execute("ROLLBACK")
-        await outcomes(*tasks)
+        found = await outcomes(*tasks)
+        assert {type(outcome) for outcome in found} == {Claim, errors.StoreClosedError}
     await asyncio.to_thread(thread.join, 5)
     assert not thread.is_alive()
 

@@ -107,6 +107,15 @@ async def test_what_fails_here_alone_or_with_others_is_tried_by_the_thread(
     assert {type(claim) for claim in await asyncio.gather(*claims)} == {Claim}
 
 
+async def test_after_a_failed_sync_all_goes_to_the_thread_until_the_log_was_written_anew(store: SqlStore) -> None:
+    connection: Any = store._connection
+    places = Places(store)
+    connection._syncing.has_gap = True
+    await asyncio.gather(*(store.claim(ActorKey("Box", str(each)), Fence("n", each)) for each in range(2 * FEW)))
+    assert places.begun[:2] == ["thread"] * 2, "the log is written anew under the write lock"
+    assert not connection._syncing.has_gap
+
+
 async def test_what_is_synced_goes_to_the_thread(tmp_path: Path) -> None:
     async with open_store(f"sqlite:///{tmp_path}/fleet.db") as opened:
         await opened.register(NodeRecord("n", "label", None, 1_000.0))
