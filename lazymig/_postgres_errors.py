@@ -22,6 +22,7 @@ _CLASSES: Mapping[str, tuple[type[StoreError], str]] = {
     "28": (StoreError, "Check user, password and the server's pg_hba.conf."),
     "3D000": (StoreMissingError, "Make the database (CREATE DATABASE), or check its name in the URL."),
     "3F000": (StoreLayoutError, "Its schema is gone: open the store anew, which lays it out again."),
+    "42723": (StoreLayoutError, "Another program has functions of these names there: choose a schema by ?schema=…."),
     "42883": (StoreLayoutError, "Its functions are not as they were laid out: put a backup in their place."),
     "42P01": (StoreLayoutError, "One of its tables is gone: put a backup in its place."),
     "42703": (StoreLayoutError, "Its tables are not as they were laid out: put a backup in their place."),

@@ -42,7 +42,7 @@ _MAY_CLAIM = f"{IS_REGISTERED} AND {UNHEARD} IS NULL"
 _FOUND = "RETURNING revision, lineage, written_by, migrated_at INTO o_revision, o_lineage, o_written_by, o_migrated_at"
 
 _CLAIM = f"""
-    CREATE OR REPLACE FUNCTION lazymig.claim(
+    CREATE FUNCTION lazymig.claim(
         p_type text, p_id text, p_node text, p_number int8, p_now float8, p_dead text,
         OUT o_is_registered boolean, OUT o_owner text, OUT o_revision int8, OUT o_lineage int8, OUT o_written_by int8,
         OUT o_migrated_at int8, OUT o_clock int8, OUT o_names text[], OUT o_values bytea[]
@@ -81,7 +81,7 @@ _CLAIM = f"""
 """  # noqa: S608  (constants are put in, no value)
 
 _COMMIT = """
-    CREATE OR REPLACE FUNCTION lazymig.commit(
+    CREATE FUNCTION lazymig.commit(
         p_type text, p_id text, p_node text, p_number int8, p_revision int8, p_keep boolean,
         p_version int8, p_lineage int8, p_written_by int8, p_migrated_at int8,
         p_names text[], p_values bytea[], p_removed text[], OUT o_revision int8
@@ -109,7 +109,7 @@ _COMMIT = """
 """
 
 _RELEASE = f"""
-    CREATE OR REPLACE FUNCTION lazymig.release(p_types text[], p_ids text[], p_nodes text[], p_numbers int8[])
+    CREATE FUNCTION lazymig.release(p_types text[], p_ids text[], p_nodes text[], p_numbers int8[])
     RETURNS void LANGUAGE plpgsql AS $$
     DECLARE
         v_revision int8;

@@ -130,6 +130,20 @@ def test_all_but_our_options_are_libpqs_as_they_are_written() -> None:
     assert (given["connect_timeout"], given["client_encoding"]) == ("5", "utf8")
 
 
+async def test_a_schema_with_functions_of_another_program_is_refused_and_left_alone() -> None:
+    with postgres.schema_url() as url, postgres.connect() as beside:
+        schema = postgres.schema_of(url)
+        beside.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        arguments = "text, text, text, int8, float8, text"
+        beside.execute(f"CREATE FUNCTION {schema}.claim({arguments}) RETURNS text LANGUAGE sql AS $$ SELECT 'ours' $$")
+        with pytest.raises(StoreLayoutError, match=r"choose a schema by \?schema="):
+            async with open_store(url):
+                pass
+        assert beside.execute(f"SELECT {schema}.claim('', '', '', 1, 1, '')").fetchone() == ("ours",)
+        tables = "SELECT count(*) FROM pg_tables WHERE schemaname = %s"
+        assert beside.execute(tables, [schema]).fetchone() == (0,)
+
+
 def test_a_schema_is_put_into_every_statement_and_nothing_else_is() -> None:
     statements = asdict(dialect("mine"))
     statements |= vars(statements.pop("dealing"))
