@@ -11,8 +11,6 @@ from lazymig.errors import ActorLockedError, CorruptStateError, NodeDrainingErro
 from lazymig.hooks import Deactivated, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from lazymig._calls import Calls
@@ -30,34 +28,27 @@ class Blocks:
     Args:
         residents: The node's actors.
         membership: Its registration.
-        calls: Its calls, which it may be too late to wait for.
+        calls: Its calls: who waits for whom, and whether it is draining.
         hooks: Told of what happens.
         label: The node's.
-        check_running: Raises if nothing may be begun any more.
         hand_over_seconds: How long a block waits by default for an actor that another node holds.
-        asking: Asks the holder of an actor for it.
     """
 
-    def __init__(  # noqa: PLR0913  (the node's parts)
+    def __init__(  # noqa: PLR0913, PLR0917  (the node's parts)
         self,
         residents: Residents,
         membership: Membership,
         calls: Calls,
         hooks: tuple[Hook, ...],
-        *,
         label: str,
-        check_running: Callable[[], None],
         hand_over_seconds: float,
-        asking: Callable[[ActorKey, float], AbstractAsyncContextManager[None]],
     ) -> None:
         self.residents = residents
         self.membership = membership
         self.calls = calls
         self.hooks = hooks
-        self.check_running = check_running
         self._label = label
         self._hand_over_seconds = hand_over_seconds
-        self._asking = asking
 
     async def take(self, key: ActorKey, wait_seconds: float | None) -> Mailbox:
         """Wait for a turn."""
@@ -78,7 +69,7 @@ class Blocks:
         try:
             if self.calls.is_draining:
                 raise NodeDrainingError(self._label)
-            lease = await self.residents.locks.lock(mailbox, left, self._asking)
+            lease = await self.residents.locks.lock(mailbox, left, self.calls.courier.outbox.asking)
         except CorruptStateError as error:
             return Activation(mailbox.key, actor_type, None, hooks=self.hooks, refusal=error, started=started)
         return Activation(mailbox.key, actor_type, lease, hooks=self.hooks, started=started, is_block=True)
@@ -98,12 +89,12 @@ class Block:
     async def __aenter__(self) -> Activation:
         """Wait for a turn, and for the lock."""
         blocks, key = self._blocks, self._key
-        blocks.check_running()
+        blocks.calls.check_running()
         blocks.calls.check_turn(key, is_bounded=self._wait_seconds is not None)
         started = blocks.membership.clock()
         self._mailbox = await blocks.take(key, self._wait_seconds)
         try:
-            blocks.check_running()
+            blocks.calls.check_running()
             await blocks.residents.close(self._mailbox, "replaced")
             self._activation = await blocks.hold(self._mailbox, self._type, self._wait_seconds, started)
         except BaseException:

@@ -120,7 +120,7 @@ class Calls:
         hand_over_seconds: float,
         move_on_seconds: float,
     ) -> None:
-        self._check_running = check_running
+        self.check_running = check_running
         self._types = types
         self._residents = residents
         self._membership = membership
@@ -232,7 +232,7 @@ class Calls:
     async def _open(self, mailbox: Mailbox, known: ActorType[Any], *, is_served: bool) -> None:
         key = mailbox.key
         try:
-            self._check_running()
+            self.check_running()
             await self._residents.open(mailbox, known)
         except NodeStoppedError as error:
             if is_served:
@@ -272,7 +272,7 @@ class Calls:
         self, key: ActorKey, action: str, arguments: bytes, wait: float, why: _Elsewhere | None
     ) -> CallState:
         """Let a call travel; return its end."""
-        self._check_running()
+        self.check_running()
         self.check_turn(key)
         if wait <= 0:
             return CallState(CallStatus.CANCELLED)

@@ -140,8 +140,7 @@ def stamp_after(
     before = found.stamp
     if migrated_at is None and before is not None:
         migrated_at = before.migrated_at
-    after = Stamp(applied, chain.release, migrated_at)
-    return before if before == after else after
+    return Stamp(applied, chain.release, migrated_at)
 
 
 def _loaded_only(stamp: Stamp, release: AppliedSet) -> Stamp:

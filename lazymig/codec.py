@@ -59,7 +59,7 @@ def encode(value: Any, subject: object) -> bytes:
 def encode_and_copy(value: Any, subject: object) -> tuple[bytes, Any]:
     """Return ``value`` as UTF-8 JSON, and an equal value that shares nothing with it; as `encode`."""
     try:
-        data = orjson.dumps([[[[value]]]])[4:-4]  # as `_write` does
+        data = _write(value)
     except TypeError as error:
         raise _refusal(value, subject, str(error)) from None
     copied = orjson.loads(data)

@@ -122,12 +122,7 @@ class Node:
         self.grace_seconds = grace_seconds
         self._membership = Membership(store, self.label, build, lease_seconds, offers_of(self._types))
         self._residents = Residents(
-            store,
-            self._membership,
-            self._hooks,
-            label=self.label,
-            idle_seconds=idle_seconds,
-            max_active=max_active,
+            store, self._membership, self._hooks, label=self.label, idle_seconds=idle_seconds, max_active=max_active
         )
         self._membership.active = lambda: self._residents.active
         self._view = FleetView(store)
@@ -143,14 +138,7 @@ class Node:
         )
         self._courier = self._calls.courier = Courier(store, self._membership, self._view, self)
         self._blocks = Blocks(
-            self._residents,
-            self._membership,
-            self._calls,
-            self._hooks,
-            label=self.label,
-            check_running=self._check_running,
-            hand_over_seconds=hand_over_seconds,
-            asking=self._courier.outbox.asking,
+            self._residents, self._membership, self._calls, self._hooks, self.label, hand_over_seconds
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._draining: asyncio.Task[None] | None = None
