@@ -8,7 +8,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from benchmarks.cases import CASES
 from benchmarks.curves import CURVES, QUICK, SIZE, draw, load_drawing, measure_at
@@ -17,10 +17,13 @@ from benchmarks.report import document, heading, line, machine, row
 from benchmarks.servers import NoServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from benchmarks.cases import Result
     from benchmarks.curves import Curve, Point
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 INTERRUPTED = 130
 """What a shell reports of a program that a Ctrl-C ended."""
@@ -81,11 +84,28 @@ def run_cases(names: Sequence[str], results: list[Result], *, is_quick: bool) ->
         if names and case.name not in names:
             continue
         try:
-            results.append(asyncio.run(case.run(case.size_of(is_quick=is_quick))))
+            results.append(run(case.run, case.size_of(is_quick=is_quick)))
         except (ModuleNotFoundError, NoServerError) as error:
             print(line(case.name, f"not measured: {error}. {CURE}"), flush=True)
         else:
             print(row(results[-1]), flush=True)
+
+
+def run(measure: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Measure on an event loop of its own; a Ctrl-C while that is made or closed waits until it is."""
+
+    async def measured() -> T:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        try:
+            return await measure(*args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return asyncio.run(measured())
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def run_curves(folder: Path, curves: dict[Curve, list[Point]], *, is_quick: bool) -> None:
@@ -99,7 +119,7 @@ def run_curves(folder: Path, curves: dict[Curve, list[Point]], *, is_quick: bool
     for curve in CURVES:
         points = curves.setdefault(curve, [])
         for at in curve.quick if is_quick else curve.places:
-            points.append(asyncio.run(measure_at(curve, QUICK if is_quick else SIZE, at)))
+            points.append(run(measure_at, curve, QUICK if is_quick else SIZE, at))
             print(curve_row(curve, points[-1]), flush=True)
         draw(curve, points, folder)
 
