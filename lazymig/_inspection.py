@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lazymig import codec
+from lazymig import _version, codec
 from lazymig._records import ActorRecord
 from lazymig.errors import CorruptStateError
 
@@ -31,7 +31,8 @@ def as_record(found: StoredActor) -> ActorRecord:
     """
     states = {name: decode_state(found.key, name, data) for name, data in sorted(found.states.items())}
     info = None if found.stamp is None else found.stamp.info
-    return ActorRecord(found.key, info, states, found.owner, found.revision)
+    converting = _version.unpack(found.marks.converting) if found.marks.converting else None
+    return ActorRecord(found.key, info, states, found.owner, found.revision, converting)
 
 
 def decode_state(key: ActorKey, name: str, data: bytes) -> Any:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from lazymig._records import ActorKey, Fence, Stamp, StoredActor
+    from lazymig._entries import Entry
+    from lazymig._records import ActorKey, Fence, Marks, Stamp, StoredActor
+    from lazymig.errors import Place
     from lazymig.fleet import Membership
     from lazymig.store import Store
 
@@ -35,13 +37,14 @@ class Lease:
         stamp: As stored.
         states: Name to encoded value, as stored.
         now: The store's wall clock when the lock was got.
+        marks: Of its entries, as stored.
         is_lost: Another node may have it; nothing more is stored.
         is_released: Given up.
     """
 
     __slots__ = (
-        "_is_unsettled", "_membership", "_store", "_tried", "fence", "is_lost", "is_released", "key", "now", "revision",
-        "stamp", "states",
+        "_is_unsettled", "_membership", "_store", "_tried", "fence", "is_lost", "is_released", "key", "marks", "now",
+        "revision", "stamp", "states",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, store: Store, membership: Membership) -> None:
@@ -58,6 +61,7 @@ class Lease:
         self.revision = actor.revision
         self.stamp: Stamp | None = actor.stamp
         self.states: dict[str, bytes] = dict(actor.states)
+        self.marks = actor.marks
         self._is_unsettled = False
         self._tried: list[Fence] = []
 
@@ -84,30 +88,51 @@ class Lease:
             self.is_lost = True
             raise LeaseLostError(self.key)
 
-    async def commit(self, writes: Mapping[str, bytes | None], stamp: Stamp | None, *, release: bool = False) -> None:
-        """Store states and stamp; on any error nothing counts as stored.
+    @property
+    def store(self) -> Store:
+        """Where its entries are read."""
+        return self._store
+
+    async def commit(
+        self,
+        writes: Mapping[str, bytes | None],
+        stamp: Stamp | None,
+        *,
+        release: bool = False,
+        entries: Mapping[Place, Entry | None] | None = None,
+        marks: Marks | None = None,
+    ) -> None:
+        """Store states, entries and stamp; on any error nothing counts as stored.
+
+        Args:
+            writes: Name to encoded value; None removes the state.
+            stamp: The stamp afterwards.
+            release: Give the lock up in the same transaction.
+            entries: See `Commit.entries`.
+            marks: See `Commit.marks`.
 
         Raises:
             LeaseLostError: Another node may have taken the actor; nothing was stored.
             StoreError: The store's fault; if the outcome is unknown it is settled before the next use.
         """
         await self.check()
-        await uncut(self._commit(writes, stamp, release=release))
+        commit = Commit(self.key, self.fence, self.revision, stamp, writes, release, entries or {}, marks)
+        await uncut(self._commit(commit))
 
-    async def _commit(self, writes: Mapping[str, bytes | None], stamp: Stamp | None, *, release: bool) -> None:
+    async def _commit(self, commit: Commit) -> None:
         try:
-            self.revision = await self._store.commit(
-                Commit(self.key, self.fence, self.revision, stamp, writes, release)
-            )
+            self.revision = await self._store.commit(commit)
         except LeaseLostError:
             self.is_lost = True
             raise
         except BaseException:
             self._is_unsettled = True
             raise
-        self.stamp = stamp
-        self.is_released = release
-        for name, data in writes.items():
+        self.stamp = commit.stamp
+        self.is_released = commit.release
+        if commit.marks is not None:
+            self.marks = commit.marks
+        for name, data in commit.writes.items():
             if data is None:
                 self.states.pop(name, None)
             else:

@@ -12,11 +12,20 @@ from inspect import getdoc
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lazymig import _version
-from lazymig._records import AppliedSet
-from lazymig.errors import DefinitionError, DuplicateMigrationError, FrozenDefinitionError, MigrationOrderError
+from lazymig._conversions import Conversion
+from lazymig._records import MAX_NAME_BYTES, AppliedSet, check_text
+from lazymig.errors import (
+    DefinitionError,
+    DuplicateMigrationError,
+    FrozenDefinitionError,
+    InvalidKeyError,
+    MigrationOrderError,
+)
 
 if TYPE_CHECKING:
     from semver import Version
+
+    from lazymig._conversions import ConvertFunction
 
 MigrateFunction = Callable[[Any, Any], Any | Awaitable[Any]]
 """``migrate(state, context)``: changes the state in place, or returns its replacement; plain or async."""
@@ -42,9 +51,13 @@ class Migration:
         function: The function it wraps.
         downgrade: The function registered by `down`, or None.
         reconciler: The function registered by `reconcile`, or None.
+        conversions: Table to what converts its entries, registered by `entries`.
     """
 
-    __slots__ = ("_chain", "description", "downgrade", "function", "late", "name", "packed", "reconciler", "version")
+    __slots__ = (
+        "_chain", "conversions", "description", "downgrade", "function", "late", "name", "packed", "reconciler",
+        "version",
+    )  # fmt: skip
 
     def __init__(self, version: Version, function: MigrateFunction, chain: Chain, *, late: bool) -> None:
         self.version = version
@@ -54,6 +67,7 @@ class Migration:
         self.late = late
         self.downgrade: MigrateFunction | None = None
         self.reconciler: ReconcileFunction | None = None
+        self.conversions: dict[str, Conversion] = {}
         self._chain = chain
         self.packed = _version.pack(version)
 
@@ -85,6 +99,54 @@ class Migration:
         self.reconciler = function
         return function
 
+    def entries(
+        self, table: str, *, eager: bool = False, concurrency: int = 1
+    ) -> Callable[[ConvertFunction], Conversion]:
+        """Register the decorated function ``convert(entry, context)``, plain or async, for a table's entries.
+
+        ``entry`` is an entry's value: change it in place, or return its replacement. By default an entry is converted
+        when it is read, and stored so when it is next written: what converts it may run again until then, and writes
+        nothing. With ``eager`` all are converted before the actor gets the migration's version, and before the
+        functions of its pending migrations run: chunk by chunk, each entry once, and what is put into tables on the
+        way is stored with its chunk.
+
+        Args:
+            table: The table's name.
+            eager: Convert all entries before the actor is activated.
+            concurrency: How many entries an eager, async function may be working on at once.
+
+        Raises:
+            DefinitionError: The table is none or has a conversion in this migration, ``concurrency`` is no number of 1
+                or more, or the actor type is in use.
+        """
+        if callable(table):
+            raise DefinitionError(f"entries takes a table's name: @{self.name}.entries('log').")
+        try:
+            check_text("a table's name", table, MAX_NAME_BYTES)
+        except InvalidKeyError as error:
+            raise DefinitionError(str(error)) from None
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+            raise DefinitionError(f"concurrency is {concurrency!r}. Give a whole number of 1 or more.")
+        if not isinstance(eager, bool):
+            raise DefinitionError(f"eager is {eager!r}. Give True or False.")
+
+        def register(function: ConvertFunction) -> Conversion:
+            self._check(f"entries({table!r})", self.conversions.get(table), function)
+            made = Conversion(self, table, function, is_eager=eager, concurrency=concurrency)
+            self.conversions[table] = made
+            return made
+
+        return register
+
+    @property
+    def is_eager(self) -> bool:
+        """Whether it converts entries of any table eagerly."""
+        return any(conversion.is_eager for conversion in self.conversions.values())
+
+    def check_open(self) -> None:
+        """Refuse a change after the first use."""
+        self._chain.check_open()
+
     def _check(self, what: str, present: object, function: object) -> None:
         self._chain.check_open()
         if not callable(function):
@@ -102,6 +164,7 @@ class Chain:
         migrations: In order.
         is_frozen: Whether it is in use, and can't change any more.
         plans: What was decided for actors by their applied set, see `lazymig._plan`.
+        entry_plans: Likewise for entries: by table, applied set, and the version they are brought to.
     """
 
     def __init__(self, actor_type: str, baseline: Version | None = None) -> None:
@@ -111,6 +174,7 @@ class Chain:
         self.is_frozen = False
         self._floor = 0 if baseline is None else _version.pack(baseline)
         self.plans: dict[AppliedSet, Any] = {}
+        self.entry_plans: dict[tuple[str, AppliedSet, int], Any] = {}
         self._release: AppliedSet | None = None
 
     @property
@@ -154,6 +218,7 @@ class Chain:
         self.migrations += (migration,)
         self._release = None
         self.plans.clear()
+        self.entry_plans.clear()
         return migration
 
     def _check_order(self, migration: Migration) -> None:
@@ -174,8 +239,21 @@ class Chain:
         first = bisect_left(self.migrations, applied.floor + 1, key=lambda migration: migration.packed)
         return tuple(migration for migration in self.migrations[first:] if migration.packed not in has)
 
+    def release_up_to(self, highest: int) -> AppliedSet:
+        """Return what is registered up to a version, packed."""
+        release = self.release
+        if highest >= release.highest:
+            return release
+        return AppliedSet((number for number in release.packed if number <= highest), min(release.floor, highest))
+
     def keep_plan(self, applied: AppliedSet, plan: Any) -> None:
         """Keep what was decided; a fleet has a few dozen applied sets."""
         if len(self.plans) >= _KEPT_PLANS:
             self.plans.clear()
         self.plans[applied] = plan
+
+    def keep_entry_plan(self, known: tuple[str, AppliedSet, int], plan: Any) -> None:
+        """Keep what was decided for entries."""
+        if len(self.entry_plans) >= _KEPT_PLANS:
+            self.entry_plans.clear()
+        self.entry_plans[known] = plan

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TABLES = ("actor", "call", "fleet", "heartbeat", "layout", "lineage", "node", "offer", "recovery", "state")
+TABLES = ("actor", "call", "entry", "fleet", "heartbeat", "layout", "lineage", "node", "offer", "recovery", "state")
 """What a schema holds that is laid out."""
 
-PARTITIONED = ("actor", "state")
+PARTITIONED = ("actor", "entry", "state")
 """What grows with the actors; each is one table, or as many partitions as were asked for when the layout was made."""
 
 _ROOM = "WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02)"
@@ -36,12 +36,18 @@ LAYOUTS = (
         revision int8 NOT NULL,
         version int8, lineage int8, written_by int8, migrated_at int8,
         owner text COLLATE "C", number int8 NOT NULL DEFAULT 0,
+        converting int8 NOT NULL DEFAULT 0, oldest int8,
         PRIMARY KEY (type, id)
     ) /* partitions */;
     CREATE TABLE lazymig.state (
         type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL,
         value bytea NOT NULL,
         PRIMARY KEY (type, id, name)
+    ) /* partitions */;
+    CREATE TABLE lazymig.entry (
+        type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL,
+        key text COLLATE "C" NOT NULL, value bytea NOT NULL, lineage int8 NOT NULL,
+        PRIMARY KEY (type, id, name, key)
     ) /* partitions */;
     CREATE TABLE lazymig.lineage (
         id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, type text COLLATE "C" NOT NULL, applied text NOT NULL
@@ -186,17 +192,17 @@ STATEMENTS: Mapping[str, str] = {
     """,
     "read": """
         SELECT revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-            lineage, written_by, migrated_at, state.name, state.value
+            lineage, written_by, migrated_at, converting, oldest, state.name, state.value
         FROM lazymig.actor LEFT JOIN lazymig.node ON node.incarnation = actor.owner
         LEFT JOIN lazymig.state ON state.type = actor.type AND state.id = actor.id
         WHERE actor.type = %(type)s AND actor.id = %(id)s
     """,
     "scan": """
         SELECT page.id, revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-            lineage, written_by, migrated_at, state.name, state.value
+            lineage, written_by, migrated_at, converting, oldest, state.name, state.value
         FROM (
             SELECT * FROM lazymig.actor WHERE type = %(type)s AND id > %(after)s AND (
-                revision <> 0
+                revision <> 0 OR oldest IS NOT NULL
                 OR EXISTS (SELECT 1 FROM lazymig.state WHERE state.type = actor.type AND state.id = actor.id)
             )
             ORDER BY id LIMIT %(limit)s
@@ -204,6 +210,14 @@ STATEMENTS: Mapping[str, str] = {
         LEFT JOIN lazymig.node ON node.incarnation = page.owner
         LEFT JOIN lazymig.state ON state.type = page.type AND state.id = page.id
         ORDER BY page.id
+    """,
+    "count_entries": """
+        SELECT count(*) FROM lazymig.entry
+        WHERE type = %(type)s AND id = %(id)s AND name = %(name)s AND key >= %(start)s AND key < %(end)s
+    """,
+    "tables": """
+        SELECT name, lineage, count(*) FROM lazymig.entry WHERE type = %(type)s AND id = %(id)s
+        GROUP BY name, lineage ORDER BY name, lineage
     """,
     "census": "SELECT lineage, count(*) FROM lazymig.actor WHERE type = %(type)s AND revision <> 0 GROUP BY lineage",
     "types": """
@@ -220,6 +234,7 @@ STATEMENTS: Mapping[str, str] = {
         INSERT INTO lazymig.actor (type, id, revision)
         SELECT %(type)s::text, %(id)s::text, 1
         WHERE NOT EXISTS (SELECT 1 FROM lazymig.state WHERE type = %(type)s AND id = %(id)s)
+        AND NOT EXISTS (SELECT 1 FROM lazymig.entry WHERE type = %(type)s AND id = %(id)s)
         ON CONFLICT (type, id) DO UPDATE SET revision = 1 WHERE actor.revision = 0
         RETURNING revision
     """,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from semver import Version
 
+    from lazymig._entries import Entry
     from lazymig._fleet_records import Offer
 
 MAX_ID_BYTES = 1_000
@@ -235,6 +236,21 @@ class Stamp(NamedTuple):
         return cls(applied, AppliedSet((_version.pack(info.written_by),)), info.migrated_at)
 
 
+class Marks(NamedTuple):
+    """What an actor's row says of its entries.
+
+    Attributes:
+        converting: The version, packed, that an eager conversion under way converts them to; 0 without one.
+        oldest: No entry's version, packed, is below it; None if it has no entries.
+    """
+
+    converting: int = 0
+    oldest: int | None = None
+
+
+NO_MARKS = Marks()
+
+
 class StoredActor(NamedTuple):
     """An actor as a store has it.
 
@@ -245,6 +261,7 @@ class StoredActor(NamedTuple):
         states: Name to encoded value.
         owner: Node id of the lock's holder, or None.
         number: Number of the holder's fence, 0 without a holder.
+        marks: Of its entries.
     """
 
     key: ActorKey
@@ -253,6 +270,7 @@ class StoredActor(NamedTuple):
     states: Mapping[str, bytes]
     owner: str | None = None
     number: int = 0
+    marks: Marks = NO_MARKS
 
 
 class Claim(NamedTuple):
@@ -280,7 +298,7 @@ class Held(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """One atomic change of an actor's states and stamp.
+    """One atomic change of an actor's states, entries and stamp.
 
     Attributes:
         key: The actor.
@@ -289,6 +307,9 @@ class Commit(NamedTuple):
         stamp: The stamp afterwards.
         writes: Name to encoded value; None removes the state.
         release: Give the lock up in the same transaction.
+        entries: Table and key to entry; None removes it.
+        marks: Of its entries afterwards; None leaves them as they are, and goes with no entries only. If no entry is
+            left, `Marks.oldest` becomes None.
     """
 
     key: ActorKey
@@ -297,6 +318,8 @@ class Commit(NamedTuple):
     stamp: Stamp | None
     writes: Mapping[str, bytes | None]
     release: bool = False
+    entries: Mapping[tuple[str, str], Entry | None] = {}
+    marks: Marks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +351,7 @@ class ActorRecord:
         states: Name to the value as stored.
         owner: Node id of the lock's holder, or None.
         revision: Counts the actor's commits.
+        converting: The version that an eager conversion of its entries is under way to, or None.
         quarantine: None.
     """
 
@@ -336,4 +360,5 @@ class ActorRecord:
     states: Mapping[str, Any]
     owner: str | None = None
     revision: int = 0
+    converting: Version | None = None
     quarantine: None = field(default=None)

@@ -15,11 +15,11 @@ import orjson
 
 from lazymig import _version
 from lazymig._fleet_records import NodeStatus, Offer
-from lazymig._records import MAX_NAME_BYTES, ActorKey, AppliedSet, check_text
+from lazymig._records import MAX_ID_BYTES, MAX_NAME_BYTES, NO_MARKS, ActorKey, AppliedSet, Marks, check_text
 from lazymig.errors import CorruptStateError, InvalidKeyError, InvalidVersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FLOOR_MARK = "<="
@@ -101,21 +101,75 @@ def read_states(key: ActorKey, revision: int, rows: Iterable[tuple[Any, ...]]) -
     for name, data in rows:
         if not _is_name(name):
             raise CorruptStateError(key, f"one of its states has the name {name!r}")
-        states[name] = _read_bytes(key, name, data)
+        states[name] = data if isinstance(data, bytes) else _read_bytes(key, f"state {name!r}", data)
     if states and not revision:
         raise CorruptStateError(key, "it has states, but the revision 0 of an actor that was never stored")
     return states
 
 
-def _read_bytes(key: ActorKey, name: str, data: Any) -> bytes:
+def _read_bytes(key: ActorKey, what: str, data: Any) -> bytes:
     if isinstance(data, bytes):
         return data
     if not isinstance(data, str):
-        raise CorruptStateError(key, f"its state {name!r} is stored as {type(data).__name__} instead of bytes")
+        raise CorruptStateError(key, f"its {what} is stored as {type(data).__name__} instead of bytes")
     try:
         return data.encode()
     except UnicodeEncodeError:
-        raise CorruptStateError(key, f"its state {name!r} is no text in UTF-8") from None
+        raise CorruptStateError(key, f"its {what} is no text in UTF-8") from None
+
+
+def read_entries(
+    key: ActorKey, table: str, rows: Sequence[tuple[Any, ...]]
+) -> tuple[list[str], list[bytes], list[Any]]:
+    """Return keys, encoded values and lineages of entries, as they are stored but for text in place of bytes.
+
+    All of them are looked at together: one by one only if something is wrong.
+    """
+    if not rows:
+        return [], [], []
+    keys, data, numbers = map(list, zip(*rows, strict=True))
+    try:
+        text = "".join(keys)
+        text.encode()
+        is_sound = "" not in keys and "\0" not in text and {*map(type, data)} == {bytes}
+    except (TypeError, UnicodeEncodeError):
+        is_sound = False
+    if not is_sound:
+        keys = [_read_entry_key(key, table, name) for name in keys]
+        data = [
+            _read_bytes(key, f"entry {name!r} of table {table!r}", one) for name, one in zip(keys, data, strict=True)
+        ]
+    return keys, data, numbers
+
+
+def _read_entry_key(key: ActorKey, table: str, name: Any) -> str:
+    try:
+        check_text("an entry key", name, MAX_ID_BYTES)
+    except InvalidKeyError:
+        raise CorruptStateError(key, f"an entry of its table {table!r} has the key {name!r}") from None
+    return str(name)
+
+
+def read_table(key: ActorKey, name: Any) -> str:
+    """Return the name of one of an actor's tables."""
+    if not _is_name(name):
+        raise CorruptStateError(key, f"one of its tables has the name {name!r}")
+    return str(name)
+
+
+def read_marks(key: ActorKey, revision: int, converting: Any, oldest: Any) -> Marks:
+    """Return what an actor's row says of its entries. An actor that was never stored has none.
+
+    A claim says 0 of the oldest if there are entries, but the actor's row is lost.
+    """
+    if converting == 0 and oldest is None:
+        return NO_MARKS
+    for what, value in {"mark of a conversion": converting, "oldest entry": oldest}.items():
+        if not ((value is None and what == "oldest entry") or (isinstance(value, int) and 0 <= value < 1 << 63)):
+            raise CorruptStateError(key, f"its {what} is {value!r}")
+    if not revision:
+        raise CorruptStateError(key, "it has marks of entries, but the revision 0 of an actor that was never stored")
+    return Marks(converting, oldest)
 
 
 def read_count(key: ActorKey, what: str, value: Any) -> int:

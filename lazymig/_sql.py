@@ -16,21 +16,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 
 from lazymig import _rows
+from lazymig._entries import END, Count, Page
 from lazymig._records import AppliedSet, Claim, Held, StoredActor
 from lazymig._sql_lineage import Lineage
 from lazymig._sql_operations import BRIEF_BYTES, last, trip
 from lazymig.errors import CorruptStateError, LeaseLostError
 
 if TYPE_CHECKING:
+    from lazymig._entries import Range
     from lazymig._fleet_records import NodeStatus
     from lazymig._records import ActorKey, Commit, Fence, NodeRecord
-    from lazymig._sql_operations import Connection, Dialect, Operation, Rows, Statement
+    from lazymig._sql_operations import Connection, Dialect, EntryRow, Operation, Rows, Statement
     from lazymig.store import Post, Pulse
 
 T = TypeVar("T")
 
-_STATE = 6
-"""Where a state's name and value begin in a row that was read: after revision, owner, number and three of the stamp."""
+_STATE = 8
+"""Where a state's name and value begin in a row that was read: after revision, owner, number, three of the stamp, and
+two marks."""
 
 _NO_STATE = (None, None)
 
@@ -119,7 +122,7 @@ class SqlStore:
     async def commit(self, commit: Commit) -> int:
         """See `Store.commit`."""
         sizes = [BRIEF_BYTES + 1 if data is None else len(data) for data in commit.writes.values()]  # removed: unknown
-        is_brief = len(sizes) <= BRIEF_STATES and sum(sizes) <= BRIEF_BYTES
+        is_brief = len(sizes) <= BRIEF_STATES and sum(sizes) <= BRIEF_BYTES and not commit.entries
         return await self._learning(partial(self._commit, commit), durable=True, brief=is_brief)
 
     async def release(self, held: Sequence[tuple[ActorKey, Fence]]) -> None:
@@ -129,6 +132,21 @@ class SqlStore:
     async def read(self, key: ActorKey) -> StoredActor | None:
         """See `Store.read`."""
         return await self._learning(partial(self._read, key), writes=False)
+
+    async def entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> Page:
+        """See `Store.entries`."""
+        return await self._learning(partial(self._entries, key, of, limit, max_bytes), writes=False)
+
+    async def count_entries(self, key: ActorKey, of: Range) -> int:
+        """See `Store.count_entries`."""
+        rows = await self._connection.run(
+            partial(_select, self._sql.count_entries, self._within(key, of)), writes=False
+        )
+        return int(rows[0][0])
+
+    async def tables(self, key: ActorKey) -> Sequence[Count]:
+        """See `Store.tables`."""
+        return await self._learning(partial(self._tables, key), writes=False)
 
     async def scan(self, actor_type: str, *, after: str = "", limit: int = 500) -> Sequence[StoredActor]:
         """See `Store.scan`."""
@@ -140,7 +158,7 @@ class SqlStore:
 
     async def types(self) -> Sequence[str]:
         """See `Store.types`."""
-        rows = await self._connection.run(partial(_select, self._sql.types), writes=False)
+        rows = await self._connection.run(partial(_select, self._sql.types, {}), writes=False)
         return [_rows.read_type(name) for (name,) in rows]
 
     async def insert(self, actor_type: str, state: str, rows: Sequence[tuple[str, bytes]]) -> frozenset[str]:
@@ -212,18 +230,59 @@ class SqlStore:
             raise LeaseLostError(key)
         if found.actor is None:
             return None if found.owner is None else Held(_rows.read_holder(key, found.owner))
-        revision, *stamp = found.actor
-        actor = yield from self._actor(key, (revision, fence.node, fence.number, *stamp), found.states, lineage)
+        revision, *rest = found.actor
+        actor = yield from self._actor(key, (revision, fence.node, fence.number, *rest), found.states, lineage)
         now = datetime.now(UTC) if found.clock is None else _rows.EPOCH + timedelta(microseconds=found.clock)
         return Claim(fence, actor, now)
 
     def _commit(self, commit: Commit, lineage: Lineage) -> Operation[int]:
         stamp = yield from lineage.columns(commit.key.type, commit.stamp)
         of = {**_held(commit.key, commit.fence), **stamp, "revision": commit.revision, "keep": not commit.release}
-        revision = yield from self._sql.dealing.commit(of, commit.writes)
+        if commit.marks is None:
+            revision = yield from self._sql.dealing.commit(of, commit.writes)
+        else:
+            of |= {"converting": commit.marks.converting, "oldest": commit.marks.oldest}
+            entries = yield from self._entry_rows(commit, lineage)
+            revision = yield from self._sql.dealing.commit_entries(of, commit.writes, entries)
         if revision is None:
             raise LeaseLostError(commit.key)
         return revision
+
+    def _entry_rows(self, commit: Commit, lineage: Lineage) -> Operation[list[EntryRow]]:
+        """Return what a commit stores of entries, in order of their keys."""
+        sets = {entry.applied for entry in commit.entries.values() if entry is not None}
+        ids = {}
+        for applied in sets:
+            ids[applied] = yield from lineage.id(commit.key.type, applied)
+        return [
+            (table, name, *((None, None) if entry is None else (entry.data, ids[entry.applied])))
+            for (table, name), entry in sorted(commit.entries.items(), key=itemgetter(0))
+        ]
+
+    def _entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int, lineage: Lineage) -> Operation[Page]:
+        within = self._within(key, of)
+        rows, is_last = yield from self._sql.dealing.entries(within, limit, max_bytes, is_reverse=of.is_reverse)
+        keys, data, numbers = _rows.read_entries(key, of.table, rows)
+        sets = {}
+        for number in dict.fromkeys(numbers):
+            try:
+                sets[number] = yield from lineage.get(key, number)
+            except CorruptStateError as error:
+                name = keys[numbers.index(number)]
+                raise CorruptStateError(key, f"of entry {name!r} of table {of.table!r}, {error.reason}") from error
+        return Page(keys, data, [sets[number] for number in numbers], is_last)
+
+    def _within(self, key: ActorKey, of: Range) -> dict[str, Any]:
+        end = self._sql.end if of.end == END else of.end
+        return {"type": key.type, "id": key.id, "name": of.table, "start": of.start, "end": end}
+
+    def _tables(self, key: ActorKey, lineage: Lineage) -> Operation[list[Count]]:
+        (rows,) = yield last((self._sql.tables, {"type": key.type, "id": key.id}))
+        counts = []
+        for name, number, count in rows:
+            table = _rows.read_table(key, name)
+            counts.append(Count(table, (yield from lineage.get(key, number)), count))
+        return counts
 
     def _release(self, held: Sequence[tuple[ActorKey, Fence]]) -> Operation[None]:
         ordered = sorted(held, key=lambda pair: pair[0])
@@ -238,12 +297,13 @@ class SqlStore:
         return found if found.revision else None
 
     def _actor(self, key: ActorKey, row: tuple[Any, ...], states: Rows, lineage: Lineage) -> Operation[StoredActor]:
-        revision, owner, number, *stamp = row
+        revision, owner, number, applied, writer, migrated_at, converting, oldest = row
         revision = _rows.read_count(key, "revision", revision)
         number = _rows.read_count(key, "lock's number", number)
-        read = yield from lineage.stamp(key, *stamp)
+        read = yield from lineage.stamp(key, applied, writer, migrated_at)
+        marks = _rows.read_marks(key, revision, converting, oldest)
         of_actor = _rows.read_states(key, revision, states)
-        return StoredActor(key, revision, read, of_actor, _rows.read_owner(key, owner), number)
+        return StoredActor(key, revision, read, of_actor, _rows.read_owner(key, owner), number, marks)
 
     def _scan(self, actor_type: str, after: str, limit: int, lineage: Lineage) -> Operation[list[StoredActor]]:
         (rows,) = yield last((self._sql.scan, {"type": actor_type, "after": after, "limit": limit}))
@@ -276,6 +336,6 @@ def _held(key: ActorKey, fence: Fence) -> dict[str, Any]:
     return {"type": key.type, "id": key.id, "node": fence.node, "number": fence.number}
 
 
-def _select(statement: str) -> Operation[Rows]:
-    (rows,) = yield last((statement, {}))
+def _select(statement: str, parameters: Mapping[str, Any]) -> Operation[Rows]:
+    (rows,) = yield last((statement, parameters))
     return rows

@@ -50,7 +50,7 @@ class Lineage:
         self._learned[number] = (actor_type, applied)
         return applied
 
-    def _id(self, actor_type: str, applied: AppliedSet) -> Operation[int]:
+    def id(self, actor_type: str, applied: AppliedSet) -> Operation[int]:
         known = (actor_type, applied)
         if known in self._ids or known in self._learned_ids:
             return self._ids.get(known) or self._learned_ids[known]
@@ -73,7 +73,7 @@ class Lineage:
         time = None if stamp.migrated_at is None else (stamp.migrated_at - _rows.EPOCH) // _MICROSECOND
         return {
             "version": stamp.applied.highest,
-            "lineage": (yield from self._id(actor_type, stamp.applied)),
-            "written_by": (yield from self._id(actor_type, stamp.writer)),
+            "lineage": (yield from self.id(actor_type, stamp.applied)),
+            "written_by": (yield from self.id(actor_type, stamp.writer)),
             "migrated_at": time,
         }

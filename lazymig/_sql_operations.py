@@ -15,6 +15,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from lazymig._entries import END
+
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
@@ -37,12 +39,17 @@ class Batch(NamedTuple):
         is_last: Whether the transaction may be committed with them.
         is_whole: Whether it is one statement that is a transaction by itself, and says itself whether it is synced.
         is_large: Whether the operation reads more than `BRIEF_BYTES` by it, which didn't show before.
+        max_bytes: Rows are read until their second columns together have that many, then an empty row stands for
+            the rest; None: all rows. Only on SQLite.
+        rows: What the one statement is carried out with, row by row, instead of its parameters. Only on SQLite.
     """
 
     statements: Sequence[Statement]
     is_last: bool = False
     is_whole: bool = False
     is_large: bool = False
+    max_bytes: int | None = None
+    rows: Sequence[tuple[Any, ...]] = ()
 
 
 def trip(*statements: Statement) -> Batch:
@@ -61,6 +68,7 @@ def whole(statement: Statement) -> Batch:
 
 
 Operation = Generator[Batch, list[Rows], T]
+EntryRow = tuple[str, str, bytes | None, int | None]
 
 
 class Claimed(NamedTuple):
@@ -68,7 +76,7 @@ class Claimed(NamedTuple):
 
     Attributes:
         owner: Who has the actor's lock; None if it was given up meanwhile.
-        actor: Revision, lineage, writer and time of migration as stored, if the lock was got; else None.
+        actor: Revision, lineage, writer, time of migration and marks as stored, if the lock was got; else None.
         states: Names and values.
         clock: The engine's wall clock in microseconds, None if it has none.
     """
@@ -102,6 +110,33 @@ class Dealing(Protocol):
         """
         ...
 
+    def commit_entries(
+        self, of: Mapping[str, Any], writes: Mapping[str, bytes | None], entries: Sequence[EntryRow]
+    ) -> Operation[int | None]:
+        """Do as `commit`, and store entries and marks with it.
+
+        Args:
+            of: As there; ``converting`` and ``oldest`` afterwards, the latter if an entry is left.
+            writes: As there.
+            entries: Table, key, and value and lineage, or None and None to remove it; no key of a table twice.
+        """
+        ...
+
+    def entries(
+        self, of: Mapping[str, Any], limit: int, max_bytes: int, *, is_reverse: bool
+    ) -> Operation[tuple[Rows, bool]]:
+        """Return key, value and lineage of the first entries between two keys, and whether those were all.
+
+        See `Store.entries`.
+
+        Args:
+            of: Actor; ``name`` of the table, ``start`` and ``end`` of the range.
+            limit: How many.
+            max_bytes: The one with which their values have that many is the last.
+            is_reverse: Whether the highest key comes first.
+        """
+        ...
+
     def release(self, held: Sequence[Mapping[str, Any]]) -> Operation[None]:
         """Give up locks whose fence is valid, in order; forget the actors among them that were never stored."""
         ...
@@ -113,6 +148,7 @@ class Dialect:
 
     Attributes:
         dealing: What is done under a lock.
+        end: Above all keys of entries, and above what else a damaged column of keys may hold.
         note_recovery: Notes a crash of the engine at the first registration after it; "" where all end with it.
     """
 
@@ -130,6 +166,8 @@ class Dialect:
     put_state: str
     read: str
     scan: str
+    count_entries: str
+    tables: str
     census: str
     types: str
     insert_actor: str
@@ -137,6 +175,7 @@ class Dialect:
     add_lineage: str
     lineage: str
     dealing: Dealing
+    end: str | bytes = END
     note_recovery: str = ""
 
 

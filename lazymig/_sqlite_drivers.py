@@ -53,18 +53,35 @@ def connect(path: Path, mode: str, busy_seconds: float = BUSY_SECONDS) -> sqlite
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=busy_seconds, check_same_thread=False)
 
 
-def _fetch(connection: sqlite3.Connection, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
+def _fetch(connection: sqlite3.Connection, statement: str, parameters: Mapping[str, Any], batch: Batch) -> list[Any]:
     """Return a statement's rows; bytes of text that are no UTF-8 come as lone surrogates."""
+    if batch.rows:
+        return connection.executemany(statement, batch.rows).fetchall()
     try:
-        return connection.execute(statement, parameters).fetchall()
+        return _read(connection.execute(statement, parameters), batch.max_bytes)
     except sqlite3.OperationalError as error:
         if not (connection.in_transaction and str(error).startswith(_NO_UTF8)):
             raise
     connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
     try:
-        return connection.execute(statement, parameters).fetchall()
+        return _read(connection.execute(statement, parameters), batch.max_bytes)
     finally:
         connection.text_factory = str
+
+
+def _read(cursor: sqlite3.Cursor, max_bytes: int | None) -> list[Any]:
+    if max_bytes is None:
+        return cursor.fetchall()
+    rows: list[Any] = []
+    size = 0
+    for row in cursor:
+        if size >= max_bytes:
+            rows.append(())
+            break
+        rows.append(row)
+        size += len(row[1]) if isinstance(row[1], (bytes, str)) else 0  # a damaged file may hold a number
+    cursor.close()
+    return rows
 
 
 class InTheWayError(Exception):
@@ -99,7 +116,7 @@ def steps(
                 for number, (statement, parameters) in enumerate(batch.statements):
                     if number:
                         yield
-                    outcome.append(_fetch(connection, statement, parameters))
+                    outcome.append(_fetch(connection, statement, parameters, batch))
             except Exception as error:  # not only SQLite's: memory may be short, a number too large
                 resume, outcome = operation.throw, error
         connection.execute("COMMIT")

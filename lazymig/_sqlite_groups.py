@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from lazymig._sql_operations import Batch, trip
+from lazymig._sql_operations import trip
 from lazymig._sqlite_drivers import InTheWayError
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _apart(operations: Sequence[Callable[[], Operation[Any]]], *, is_here: bool 
             yield trip(_BEGIN)
             batch = next(operation)
             while True:
-                batch = operation.send((yield Batch(batch.statements, is_large=batch.is_large)))
+                batch = operation.send((yield batch))
         except StopIteration as end:
             outcome = end.value
         except Exception as error:

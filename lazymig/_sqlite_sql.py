@@ -10,7 +10,7 @@ from lazymig._sql_post import PostDialect
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lazymig._sql_operations import Operation
+    from lazymig._sql_operations import EntryRow, Operation, Rows
 
 APPLICATION_ID = 0x6C7A6D67
 """Marks a file as lazymig's ("lzmg"), so that another program's database is never taken for one."""
@@ -22,6 +22,7 @@ LAYOUTS = (
         revision INTEGER NOT NULL,
         version INTEGER, lineage INTEGER, written_by INTEGER, migrated_at INTEGER,
         owner TEXT, number INTEGER NOT NULL DEFAULT 0,
+        converting INTEGER NOT NULL DEFAULT 0, oldest INTEGER,
         PRIMARY KEY (type, id)
     ) WITHOUT ROWID;
     CREATE TABLE state (
@@ -29,6 +30,11 @@ LAYOUTS = (
         value BLOB NOT NULL,
         PRIMARY KEY (type, id, name)
     );
+    CREATE TABLE entry (
+        type TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL,
+        value BLOB NOT NULL, lineage INTEGER NOT NULL,
+        PRIMARY KEY (type, id, name, key)
+    ) WITHOUT ROWID;
     CREATE TABLE lineage (
         id INTEGER PRIMARY KEY, type TEXT NOT NULL, applied TEXT NOT NULL,
         UNIQUE (type, applied)
@@ -91,7 +97,9 @@ _CLAIM = f"""
     SELECT :type, :id, 0, :node, :number WHERE EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
     ON CONFLICT (type, id) DO UPDATE SET owner = excluded.owner, number = excluded.number
     WHERE actor.owner IS NULL OR actor.owner IN (:node, :dead) OR NOT {_IS_ALIVE}
-    RETURNING revision, lineage, written_by, migrated_at,
+    RETURNING revision, lineage, written_by, migrated_at, converting, CASE WHEN revision = 0 AND EXISTS (
+            SELECT 1 FROM entry WHERE type = :type AND id = :id
+        ) THEN 0 ELSE oldest END,
         (SELECT sum(length(value)) FROM state WHERE type = :type AND id = :id)
 """  # noqa: S608  (a constant is put in, no value)
 
@@ -119,6 +127,28 @@ _PUT_STATE = """
 
 _REMOVE_STATE = "DELETE FROM state WHERE type = :type AND id = :id AND name = :name"
 
+_PUT_ENTRY = """
+    INSERT INTO entry (type, id, name, key, value, lineage) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    ON CONFLICT (type, id, name, key) DO UPDATE SET value = excluded.value, lineage = excluded.lineage
+"""
+
+_REMOVE_ENTRY = "DELETE FROM entry WHERE type = ?1 AND id = ?2 AND name = ?3 AND key = ?4"
+
+_MARK = """
+    UPDATE actor SET converting = :converting, oldest = CASE
+        WHEN EXISTS (SELECT 1 FROM entry WHERE entry.type = actor.type AND entry.id = actor.id) THEN :oldest
+    END
+    WHERE type = :type AND id = :id
+"""
+
+_ENTRIES = """
+    SELECT key, value, lineage FROM entry
+    WHERE type = :type AND id = :id AND name = :name AND key >= :start AND key < :end
+    ORDER BY key LIMIT :limit
+"""
+
+_ENTRIES_BACKWARDS = _ENTRIES.replace("ORDER BY key", "ORDER BY key DESC")
+
 _RELEASE = """
     UPDATE actor SET owner = NULL, number = 0
     WHERE type = :type AND id = :id AND owner = :node AND number = :number
@@ -129,6 +159,7 @@ _RELEASE = """
 _FORGET_UNSTORED = """
     DELETE FROM actor WHERE type = :type AND id = :id AND revision = 0 AND owner IS NULL
     AND NOT EXISTS (SELECT 1 FROM state WHERE type = :type AND id = :id)
+    AND NOT EXISTS (SELECT 1 FROM entry WHERE type = :type AND id = :id)
 """
 
 
@@ -158,6 +189,30 @@ class SQLiteDealing:
                 yield trip((_PUT_STATE, actor | {"name": name, "value": data}))
         return int(rows[0][0])
 
+    def commit_entries(
+        self, of: Mapping[str, Any], writes: Mapping[str, bytes | None], entries: Sequence[EntryRow]
+    ) -> Operation[int | None]:
+        """See `Dealing.commit_entries`."""
+        revision = yield from self.commit(of, writes)
+        if revision is None:
+            return None
+        actor = of["type"], of["id"]
+        if kept := [(*actor, *row) for row in entries if row[2] is not None]:
+            yield Batch(((_PUT_ENTRY, {}),), rows=kept)
+        if removed := [(*actor, name, key) for name, key, data, _ in entries if data is None]:
+            yield Batch(((_REMOVE_ENTRY, {}),), rows=removed)
+        yield trip((_MARK, of))
+        return revision
+
+    def entries(
+        self, of: Mapping[str, Any], limit: int, max_bytes: int, *, is_reverse: bool
+    ) -> Operation[tuple[Rows, bool]]:
+        """See `Dealing.entries`; one entry more is read, to know whether there is one."""
+        statement = _ENTRIES_BACKWARDS if is_reverse else _ENTRIES
+        (rows,) = yield Batch(((statement, {**of, "limit": limit + 1}),), is_last=True, max_bytes=max_bytes)
+        is_last = len(rows) <= limit and () not in rows[-1:]
+        return rows if is_last else rows[: min(limit, len(rows) - 1)], is_last
+
     def release(self, held: Sequence[Mapping[str, Any]]) -> Operation[None]:
         """See `Dealing.release`."""
         for lock in held:
@@ -168,6 +223,7 @@ class SQLiteDealing:
 
 DIALECT = Dialect(
     dealing=SQLiteDealing(),
+    end=b"\xff" * 8,
     add_node="INSERT INTO node (incarnation, label, build, offers) VALUES (:node, :label, :build, :offers)",
     add_offer="INSERT INTO offer (incarnation, type, action, below) VALUES (:node, :type, :action, :below)",
     count_change="UPDATE fleet SET changes = changes + 1",
@@ -185,17 +241,18 @@ DIALECT = Dialect(
     put_state=_PUT_STATE,
     read="""
         SELECT revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-            lineage, written_by, migrated_at, state.name, state.value
+            lineage, written_by, migrated_at, converting, oldest, state.name, state.value
         FROM actor LEFT JOIN node ON node.incarnation = actor.owner
         LEFT JOIN state ON state.type = actor.type AND state.id = actor.id
         WHERE actor.type = :type AND actor.id = :id
     """,
     scan="""
         SELECT page.id, revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-            lineage, written_by, migrated_at, state.name, state.value
+            lineage, written_by, migrated_at, converting, oldest, state.name, state.value
         FROM (
             SELECT * FROM actor WHERE type = :type AND id > :after AND (
-                revision <> 0 OR EXISTS (SELECT 1 FROM state WHERE state.type = actor.type AND state.id = actor.id)
+                revision <> 0 OR oldest IS NOT NULL
+                OR EXISTS (SELECT 1 FROM state WHERE state.type = actor.type AND state.id = actor.id)
             )
             ORDER BY id LIMIT :limit
         ) AS page
@@ -203,11 +260,20 @@ DIALECT = Dialect(
         LEFT JOIN state ON state.type = page.type AND state.id = page.id
         ORDER BY page.id
     """,
+    count_entries="""
+        SELECT COUNT(*) FROM entry
+        WHERE type = :type AND id = :id AND name = :name AND key >= :start AND key < :end
+    """,
+    tables="""
+        SELECT name, lineage, COUNT(*) FROM entry WHERE type = :type AND id = :id
+        GROUP BY name, lineage ORDER BY name, lineage
+    """,
     census="SELECT lineage, COUNT(*) FROM actor WHERE type = :type AND revision <> 0 GROUP BY lineage",
     types="SELECT DISTINCT type FROM actor WHERE revision <> 0 ORDER BY type",
     insert_actor="""
         INSERT INTO actor (type, id, revision)
         SELECT :type, :id, 1 WHERE NOT EXISTS (SELECT 1 FROM state WHERE type = :type AND id = :id)
+        AND NOT EXISTS (SELECT 1 FROM entry WHERE type = :type AND id = :id)
         ON CONFLICT (type, id) DO UPDATE SET revision = 1 WHERE revision = 0
         RETURNING revision
     """,

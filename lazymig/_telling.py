@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from lazymig._version import unpack
 from lazymig.errors import ActivationClosedError, LeaseLostError, MigrationFailedError
-from lazymig.hooks import Activated, MigrationApplied, MigrationFailed, StateRefused, tell
+from lazymig.hooks import Activated, EntriesConverted, MigrationApplied, MigrationFailed, StateRefused, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,6 +61,11 @@ class Telling:
         self._is_told = True
         version = None if stamp is None else stamp.info.version
         tell(self._hooks, Activated(self._node, self._key, version, migrations, time.monotonic() - self._started))
+
+    def converted(self, table: str, version: int, entries: int) -> None:
+        """Tell that a chunk of entries was converted eagerly, to a packed version."""
+        if self._hooks:
+            tell(self._hooks, EntriesConverted(self._node, self._key, unpack(version), table, entries))
 
     def applied(self, steps: Iterable[Migration]) -> None:
         """Tell that migrations were committed."""

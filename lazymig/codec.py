@@ -14,11 +14,14 @@ as much again as reading (12 -> 26 µs for 1.8 KB), and more for those other byt
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from lazymig.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MAX_DEPTH = 250
 """How deep lists and dicts may nest: orjson writes 254, and a state is shown and exported inside other objects."""
@@ -113,6 +116,39 @@ def decode(data: bytes) -> Any:
     if not is_as_written:
         _check_exact(data)
     return value
+
+
+def decode_many(data: Sequence[bytes]) -> list[Any]:
+    """Return the values of many JSON texts, as `decode` does but read at once, which costs half as much.
+
+    Raises:
+        ValueError: One is none, or it can't be told which bytes are whose: decode them one by one.
+    """
+    joined = b"[" + b",".join(data) + b"]"
+    values: list[Any] = orjson.loads(joined)
+    try:
+        is_as_written = _write(values) == joined
+    except TypeError:
+        is_as_written = False
+    if not is_as_written or len(values) != len(data):
+        raise ValueError("some were written by others. Decode them one by one.")
+    return values
+
+
+def encode_many(values: list[Any], subject: object) -> list[bytes]:
+    """Return each of many values as `encode` does, compared at once.
+
+    Raises:
+        InvalidValueError: One would not come back equal: encode them one by one to learn which.
+    """
+    try:
+        data = [_write(value) for value in values]
+        is_equal = orjson.loads(b"[" + b",".join(data) + b"]") == values
+    except TypeError:
+        is_equal = False
+    if not is_equal:
+        raise InvalidValueError(str(subject), "$", "does not come back equal")
+    return data
 
 
 def _check_exact(data: bytes) -> None:

@@ -89,6 +89,22 @@ class MigrationApplied(ActorEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class EntriesConverted(ActorEvent):
+    """An eager conversion of an actor's entries went on by a chunk, which was committed.
+
+    Attributes:
+        version: Version that the entries are brought to.
+        table: Their table.
+        entries: How many of it were converted so far, in this activation.
+    """
+
+    level: ClassVar[int] = logging.DEBUG
+    version: Version
+    table: str
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
 class MigrationFailed(ActorEvent):
     """A migration raised, or its result can't be stored; nothing was written.
 

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left, insort
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from lazymig._entries import Count, Page
 from lazymig._memory_post import MemoryPost, Registered
-from lazymig._records import ActorKey, Claim, Held, StoredActor
+from lazymig._records import NO_MARKS, ActorKey, Claim, Held, Marks, StoredActor
 from lazymig.errors import LeaseLostError, StoreClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from lazymig._entries import Entry, Range
     from lazymig._fleet_records import NodeStatus
     from lazymig._records import AppliedSet, Commit, Fence, NodeRecord, Stamp
+
+
+@dataclass(slots=True)
+class _Table:
+    entries: dict[str, Entry] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    """In order."""
+
+    def put(self, key: str, entry: Entry | None) -> None:
+        if entry is None:
+            if self.entries.pop(key, None) is not None:
+                del self.keys[bisect_left(self.keys, key)]
+        else:
+            if key not in self.entries:
+                insort(self.keys, key)
+            self.entries[key] = entry
+
+    def within(self, of: Range) -> tuple[int, int]:
+        """Return where the keys of a range begin and end."""
+        return bisect_left(self.keys, of.start), bisect_left(self.keys, of.end)
 
 
 @dataclass(slots=True)
@@ -25,6 +48,12 @@ class _Row:
     stamp: Stamp | None = None
     states: dict[str, bytes] = field(default_factory=dict)
     fence: Fence | None = None
+    marks: Marks = NO_MARKS
+    tables: dict[str, _Table] = field(default_factory=dict)
+
+    @property
+    def has_entries(self) -> bool:
+        return any(table.keys for table in self.tables.values())
 
 
 class MemoryStore:
@@ -126,6 +155,10 @@ class MemoryStore:
                 row.states.pop(name, None)
             else:
                 row.states[name] = data
+        for (table, name), entry in commit.entries.items():
+            row.tables.setdefault(table, _Table()).put(name, entry)
+        if commit.marks is not None:
+            row.marks = commit.marks if row.has_entries else commit.marks._replace(oldest=None)
         if commit.release:
             row.fence = None
         return row.revision
@@ -146,6 +179,38 @@ class MemoryStore:
         self._check_open()
         row = self._rows.get(key)
         return None if row is None or row.revision == 0 else self._shown(key, row)
+
+    async def entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> Page:
+        """See `Store.entries`."""
+        self._check_open()
+        table = self._table(key, of)
+        first, end = table.within(of)
+        left = slice(max(first, end - limit), end) if of.is_reverse else slice(first, min(first + limit, end))
+        keys = table.keys[left][:: -1 if of.is_reverse else 1]
+        found, size = [table.entries[name] for name in keys], 0
+        for number, entry in enumerate(found):
+            size += len(entry.data)
+            if size >= max_bytes:
+                del keys[number + 1 :], found[number + 1 :]
+                break
+        data, applied = [entry.data for entry in found], [entry.applied for entry in found]
+        return Page(keys, data, applied, is_last=len(keys) == max(end - first, 0))
+
+    async def count_entries(self, key: ActorKey, of: Range) -> int:
+        """See `Store.count_entries`."""
+        self._check_open()
+        first, end = self._table(key, of).within(of)
+        return max(end - first, 0)
+
+    async def tables(self, key: ActorKey) -> Sequence[Count]:
+        """See `Store.tables`."""
+        self._check_open()
+        tables = sorted(self._rows.get(key, _Row()).tables.items())
+        counted = [(name, Counter(entry.applied for entry in table.entries.values())) for name, table in tables]
+        return [Count(name, applied, count) for name, counts in counted for applied, count in counts.items()]
+
+    def _table(self, key: ActorKey, of: Range) -> _Table:
+        return self._rows.get(key, _Row()).tables.get(of.table, _Table())
 
     async def scan(self, actor_type: str, *, after: str = "", limit: int = 500) -> Sequence[StoredActor]:
         """See `Store.scan`."""
@@ -194,9 +259,9 @@ class MemoryStore:
 
     def _shown(self, key: ActorKey, row: _Row) -> StoredActor:
         is_held = row.fence is not None and row.fence.node in self._nodes
-        return _stored(key, row if is_held else _Row(row.revision, row.stamp, row.states))
+        return _stored(key, row if is_held else replace(row, fence=None))
 
 
 def _stored(key: ActorKey, row: _Row) -> StoredActor:
     owner, number = (None, 0) if row.fence is None else (row.fence.node, row.fence.number)
-    return StoredActor(key, row.revision, row.stamp, dict(row.states), owner, number)
+    return StoredActor(key, row.revision, row.stamp, dict(row.states), owner, number, row.marks)

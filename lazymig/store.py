@@ -11,10 +11,11 @@ Rules that every store must keep:
    or that the store can prove to be gone. Whoever is merely slow is not dead.
 3. **Fence.** A commit or release is carried out only if its fence is the valid one and its node is registered. Only
    equality is compared. A commit also names the revision it starts from.
-4. **Snapshot.** What a claim returns was read after the lock was got: no commit can lie between.
+4. **Snapshot.** What a claim returns was read after the lock was got: no commit can lie between. Entries are read
+   page by page: each page is one snapshot.
 5. **Durability.** A commit that returned survives a crash of process and machine (unless the store was opened with a
    weaker named option). Claims, releases and heartbeats need not.
-6. **Order.** Actors are ordered by code point of their id.
+6. **Order.** Actors are ordered by code point of their id, entries by code point of their key.
 7. **Errors.** Only `lazymig.errors` leave a store, the driver's error chained as cause. Cancelling an await never
    undoes a statement that the engine has begun: the outcome is then unknown to the caller, who settles it by reading.
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from lazymig._entries import Count, Page, Range
     from lazymig._fleet_records import Call, CallState, Mail, NodeStatus
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
 
@@ -231,7 +233,7 @@ class Store(Protocol):
         ...
 
     async def commit(self, commit: Commit) -> int:
-        """Store states and stamp together, and release the lock if the commit says so.
+        """Store states, entries and stamp together, and release the lock if the commit says so.
 
         Returns:
             The new revision.
@@ -250,6 +252,29 @@ class Store(Protocol):
 
         Raises:
             CorruptStateError: The stamp can't be read.
+        """
+        ...
+
+    async def entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> Page:
+        """Return the first entries of a range, beside the actor's lock; none of an unknown actor.
+
+        Must return all up to ``limit``, or up to the one with which their values together have ``max_bytes``: however
+        large the entries are, a page is larger by one at most.
+
+        Raises:
+            CorruptStateError: One can't be read; names its key.
+        """
+        ...
+
+    async def count_entries(self, key: ActorKey, of: Range) -> int:
+        """Count the entries of a range."""
+        ...
+
+    async def tables(self, key: ActorKey) -> Sequence[Count]:
+        """Count all the actor's entries by table and stamp, ordered by table.
+
+        Raises:
+            CorruptStateError: A stamp, or a table's name, can't be read.
         """
         ...
 

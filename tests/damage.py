@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lazymig import ActorKey, Node, Suite
-from lazymig._records import Claim, Fence
+from lazymig._entries import Entry, Range
+from lazymig._records import Claim, Commit, Fence, Marks
 from lazymig.errors import ActivationError, CorruptStateError
 from lazymig.sqlite import open_sqlite
 from lazymig.transfer import export_states, to_json_line
@@ -23,16 +24,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lazymig._records import StoredActor
+    from lazymig.store import Store
 
 Junk = None | int | float | str | bytes
 
 KEYS = tuple(ActorKey("Box", name) for name in "abc")
 DEFAULT = {"default": True}
 COLUMNS = {
-    "actor": ("type", "id", "revision", "version", "lineage", "written_by", "migrated_at", "owner", "number"),
+    "actor": (
+        *("type", "id", "revision", "version", "lineage", "written_by", "migrated_at", "owner", "number"),
+        *("converting", "oldest"),
+    ),
     "state": ("type", "id", "name", "value"),
+    "entry": ("type", "id", "name", "key", "value", "lineage"),
     "lineage": ("id", "type", "applied"),
 }
+ORDERS = {"actor": "type, id", "state": "type, rowid", "entry": "type, id, name, key", "lineage": "id"}
+TABLES = ("log", "other")
 PLACES = tuple((table, column) for table, columns in COLUMNS.items() for column in columns)
 
 
@@ -64,7 +72,7 @@ def box_suite() -> Suite:
 
 
 class DamagedStore:
-    """A store with the actors a and b, migrated, and c, imported only; b's row and states can be damaged.
+    """A store with the actors a and b, migrated, and c, imported only; b's row, states and entries can be damaged.
 
     The tables have lost their NOT NULL, as a damaged file may have.
     """
@@ -92,6 +100,18 @@ class DamagedStore:
             for key in KEYS[:2]:
                 async with node.activate("Box", key.id) as activation:
                     await activation.state().migrate_and_load()
+                await self._put_entries(store, key, Fence(node.node_id, 1_000_000))
+
+    @staticmethod
+    async def _put_entries(store: Store, key: ActorKey, fence: Fence) -> None:
+        claim = await store.claim(key, fence)
+        assert isinstance(claim, Claim)
+        assert claim.actor.stamp is not None
+        applied = claim.actor.stamp.applied
+        put = {(table, f"{table} {key.id}"): Entry(b'{"n":2}', applied) for table in TABLES}
+        marks = Marks(oldest=applied.highest)
+        revision, stamp = claim.actor.revision, claim.actor.stamp
+        await store.commit(Commit(key, fence, revision, stamp, {}, release=True, entries=put, marks=marks))
 
     async def _start(self) -> None:
         self._store = await self._open.enter_async_context(open_sqlite(self.path))
@@ -149,11 +169,7 @@ class DamagedStore:
         with closing(sqlite3.connect(self.path)) as connection:
             connection.text_factory = bytes
             shown = ", ".join(f"{column}, typeof({column})" for column in COLUMNS[table])
-            return connection.execute(
-                f"SELECT {shown} FROM {table} ORDER BY {COLUMNS[table][0]}, rowid"
-                if table != "actor"
-                else f"SELECT {shown} FROM actor ORDER BY type, id"
-            ).fetchall()
+            return connection.execute(f"SELECT {shown} FROM {table} ORDER BY {ORDERS[table]}").fetchall()
 
     def _rows_of(self, table: str, key: ActorKey) -> list[tuple[Any, ...]]:
         """Return an actor's rows: its type and id are text, to SQLite the same bytes as a blob are something else."""
@@ -161,8 +177,8 @@ class DamagedStore:
         return [row for row in self._rows(table) if row[:4] == named]
 
     def _file(self) -> list[Any]:
-        actors = [row[:14] for row in self._rows("actor")]
-        return [actors, self._rows("state"), self._rows("lineage")]
+        actors = [row[:14] + row[18:] for row in self._rows("actor")]  # all but the lock
+        return [actors, *map(self._rows, ("state", "entry", "lineage"))]
 
     # --- the readers -------------------------------------------------------------------------------------------
 
@@ -178,6 +194,7 @@ class DamagedStore:
             record = await self._value_or_corrupt(partial(self._node.inspect, "Box", key.id))
             if record is not REFUSED and record is not None:
                 to_json_line(record)
+            await self._check_entries(key)
         for read in (partial(self._store.scan, "Box"), partial(self._store.census, "Box"), self._store.types):
             await self._value_or_corrupt(read)
         await self._check_export()
@@ -212,8 +229,9 @@ class DamagedStore:
         if found is None:
             assert not actors, "an actor was taken for unknown"
             return
-        (_, _, revision, _, lineage, writer, migrated_at, _, _) = actors[0]
+        (_, _, revision, _, lineage, writer, migrated_at, _, _, *marks) = actors[0]
         assert found.revision == revision
+        assert list(found.marks) == marks
         assert {name.encode(): value for name, value in found.states.items()} == states
         if found.stamp is None:
             assert (lineage, writer, migrated_at) == (None, None, None), "migration-info was taken for none"
@@ -228,6 +246,26 @@ class DamagedStore:
         assert migrated_at is None or isinstance(migrated_at, int), "a fraction of a microsecond was taken for a time"
         time = None if migrated_at is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=migrated_at)
         assert info.migrated_at == time
+
+    async def _check_entries(self, key: ActorKey) -> None:
+        """Each entry is read as it is, or its actor is named."""
+        rows = self._rows_of("entry", key)
+        texts = {number: json.loads(text) for number, _, _, _, text, _ in self._rows("lineage")}
+        counts = await self._value_or_corrupt(partial(self._store.tables, key))
+        if counts is not REFUSED:
+            assert [(count.table.encode(), b"text") for count in counts] == sorted({row[4:6] for row in rows})
+            assert sum(count.entries for count in counts) == len(rows)
+        for table in TABLES:
+            page = await self._value_or_corrupt(partial(self._store.entries, key, Range(table), 10, 1_000))
+            if page is REFUSED:
+                continue
+            of_table = [row for row in rows if row[4:6] == (table.encode(), b"text")]
+            assert [(name.encode(), b"text") for name in page.keys] == [row[6:8] for row in of_table]
+            assert [*page.data] == [row[8] for row in of_table]
+            assert [[str(each) for each in one.versions] for one in page.applied] == [
+                [name.removeprefix("<=") for name in texts[row[10]]] for row in of_table
+            ]
+            assert await self._store.count_entries(key, Range(table)) == len(of_table)
 
     async def _check_export(self) -> None:
         """Every actor is exported or named; an id that is none ends the export."""

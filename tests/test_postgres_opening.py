@@ -15,6 +15,7 @@ import pytest
 from psycopg import errors as driver_errors
 
 from lazymig import open_store
+from lazymig._entries import END
 from lazymig._postgres_errors import translate
 from lazymig._postgres_functions import FUNCTIONS, dialect
 from lazymig._postgres_sql import LAYOUTS, STATEMENTS
@@ -147,7 +148,8 @@ async def test_a_schema_with_functions_of_another_program_is_refused_and_left_al
 def test_a_schema_is_put_into_every_statement_and_nothing_else_is() -> None:
     statements = asdict(dialect("mine"))
     statements |= vars(statements.pop("dealing"))
-    assert len(statements) == len(STATEMENTS) + len(FUNCTIONS)
+    assert statements.pop("end") == END
+    assert len(statements) == len(STATEMENTS) + len(FUNCTIONS) + len(["entries", "entries_backwards"])
     for text in statements.values():
         assert "lazymig." not in text
         assert '"mine".' in text

@@ -160,11 +160,11 @@ async def test_an_error_that_is_not_sqlites_fails_alone_and_nobody_waits_for_eve
 async def test_who_is_rolled_back_with_a_neighbour_is_told_of_the_store_and_not_of_the_neighbour(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fetch(opened: sqlite3.Connection, statement: str, parameters: Any) -> Any:
+    def fetch(opened: sqlite3.Connection, statement: str, parameters: Any, batch: Any) -> Any:
         if statement == "ROLLBACK TO one":
             opened.execute("ROLLBACK")
             raise sqlite3.OperationalError("disk I/O error")
-        return original(opened, statement, parameters)
+        return original(opened, statement, parameters, batch)
 
     await claim_all(store)
     original = _sqlite_drivers._fetch

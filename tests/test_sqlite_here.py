@@ -94,10 +94,10 @@ async def test_what_fails_here_alone_or_with_others_is_tried_by_the_thread(
 ) -> None:
     connection: Any = store._connection
 
-    def fetch(opened: sqlite3.Connection, statement: str, parameters: Any) -> Any:
+    def fetch(opened: sqlite3.Connection, statement: str, parameters: Any, batch: Any) -> Any:
         if opened is not connection.driver._conn and parameters.get("id") == "7" and statement.startswith("SELECT"):
             raise sqlite3.OperationalError("disk I/O error")
-        return original(opened, statement, parameters)
+        return original(opened, statement, parameters, batch)
 
     original = _sqlite_drivers._fetch
     monkeypatch.setattr(_sqlite_drivers, "_fetch", fetch)

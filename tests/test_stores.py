@@ -8,6 +8,7 @@ from hypothesis import settings
 from lazymig.memory import MemoryStore
 from lazymig.postgres import open_postgres
 from lazymig.sqlite import open_sqlite
+from lazymig.testing.entry_suite import EntrySuite
 from lazymig.testing.fleet_suite import FleetSuite
 from lazymig.testing.store_machine import machine
 from lazymig.testing.store_suite import StoreSuite
@@ -39,6 +40,10 @@ class TestMemoryStore(Memory, StoreSuite):
     pass
 
 
+class TestMemoryEntries(Memory, EntrySuite):
+    pass
+
+
 class TestMemoryFleet(Memory, FleetSuite):
     pass
 
@@ -52,18 +57,38 @@ class TestSQLiteStore(SQLite, StoreSuite):
     pass
 
 
+class TestSQLiteEntries(SQLite, EntrySuite):
+    pass
+
+
 class TestSQLiteFleet(SQLite, FleetSuite):
     pass
 
 
-class TestSQLiteStoreWithoutSync(StoreSuite):
+class SQLiteWithoutSync:
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_sqlite(folder / "store.db", synchronous="normal", clock=clock)
 
 
-class TestInlineSQLiteStore(StoreSuite):
+class TestSQLiteStoreWithoutSync(SQLiteWithoutSync, StoreSuite):
+    pass
+
+
+class TestSQLiteEntriesWithoutSync(SQLiteWithoutSync, EntrySuite):
+    pass
+
+
+class InlineSQLite:
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_sqlite(folder / "store.db", clock=clock, inline=True)
+
+
+class TestInlineSQLiteStore(InlineSQLite, StoreSuite):
+    pass
+
+
+class TestInlineSQLiteEntries(InlineSQLite, EntrySuite):
+    pass
 
 
 @asynccontextmanager
@@ -82,13 +107,25 @@ class TestPostgresStore(Postgres, StoreSuite):
     pass
 
 
+class TestPostgresEntries(Postgres, EntrySuite):
+    pass
+
+
 class TestPostgresFleet(Postgres, FleetSuite):
     pass
 
 
-class TestPartitionedPostgresStore(StoreSuite):
+class PartitionedPostgres:
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_postgres_in(folder, clock, partitions=3)
+
+
+class TestPartitionedPostgresStore(PartitionedPostgres, StoreSuite):
+    pass
+
+
+class TestPartitionedPostgresEntries(PartitionedPostgres, EntrySuite):
+    pass
 
 
 def open_sqlite_in(folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:

@@ -15,6 +15,7 @@
         MigrationFailedError
         CorruptStateError
         NotLoadedError
+        NoEntryError
         ReadOnlyActionError
         ActivationClosedError
         ActorLockedError
@@ -50,11 +51,12 @@ from lazymig.errors._activation import (
     LeaseLostError,
     MigrationFailedError,
     NewerStateError,
+    NoEntryError,
     NotLoadedError,
     ReadOnlyActionError,
     StateTooOldError,
 )
-from lazymig.errors._base import LazymigError
+from lazymig.errors._base import LazymigError, Place
 from lazymig.errors._call import (
     CallError,
     CallLostError,
@@ -109,9 +111,11 @@ __all__ = [
     "MigrationFailedError",
     "MigrationOrderError",
     "NewerStateError",
+    "NoEntryError",
     "NodeDrainingError",
     "NodeStoppedError",
     "NotLoadedError",
+    "Place",
     "QueueFullError",
     "ReadOnlyActionError",
     "ReentrantCallError",

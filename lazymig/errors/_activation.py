@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from semver import Version
 
     from lazymig._records import ActorKey
+    from lazymig.errors._base import Place
 
 
 class ActivationError(LazymigError):
@@ -19,10 +20,14 @@ class ActivationError(LazymigError):
 
     Attributes:
         key: The actor, None for a value given to `ActorType.upgrade`.
+        table: If it is about an entry, the table's name; else None.
+        entry: If it is about an entry, its key; else None.
     """
 
-    def __init__(self, key: ActorKey | None, message: str) -> None:
+    def __init__(self, key: ActorKey | None, message: str, place: Place | None = None) -> None:
         self.key = key
+        self.table = None if place is None else place[0]
+        self.entry = None if place is None else place[1]
         super().__init__(message)
 
 
@@ -35,14 +40,23 @@ class NewerStateError(ActivationError):
         capable: Ids of nodes that could take the actor.
     """
 
-    def __init__(self, key: ActorKey | None, stored: Version, supported: Version, capable: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        key: ActorKey | None,
+        stored: Version,
+        supported: Version,
+        capable: Sequence[str] = (),
+        place: Place | None = None,
+    ) -> None:
         self.stored = stored
         self.supported = supported
         self.capable = tuple(capable)
+        cure = "Activate it" if place is None else "Activate the actor"
         super().__init__(
             key,
-            f"{who(key)} is stored at {stored}, this software supports {supported}: newer by a major version, so it "
-            f"was left alone. Activate it on a process of a release that supports {stored.major}.x.",
+            f"{who(key, place)} is stored at {stored}, this software supports {supported}: newer by a major version, "
+            f"so it was left alone. {cure} on a process of a release that supports {stored.major}.x.",
+            place,
         )
 
 
@@ -54,13 +68,15 @@ class StateTooOldError(ActivationError):
         baseline: Baseline of this software.
     """
 
-    def __init__(self, key: ActorKey | None, stored: Version, baseline: Version) -> None:
+    def __init__(self, key: ActorKey | None, stored: Version, baseline: Version, place: Place | None = None) -> None:
         self.stored = stored
         self.baseline = baseline
+        cure = "Activate it once" if place is None else "Read and persist it once"
         super().__init__(
             key,
-            f"{who(key)} is stored at {stored}, below the baseline {baseline}: its migrations were retired. "
-            f"Activate it once on an older release that still has them.",
+            f"{who(key, place)} is stored at {stored}, below the baseline {baseline}: its migrations were retired. "
+            f"{cure} on an older release that still has them.",
+            place,
         )
 
 
@@ -72,13 +88,16 @@ class LateMigrationError(ActivationError):
         late: The pending versions below it that have no consent.
     """
 
-    def __init__(self, key: ActorKey | None, stored: Version, late: Sequence[Version]) -> None:
+    def __init__(
+        self, key: ActorKey | None, stored: Version, late: Sequence[Version], place: Place | None = None
+    ) -> None:
         self.stored = stored
         self.late = tuple(late)
         super().__init__(
             key,
-            f"{who(key)} is at {stored} and never had {listed(late)}. If a migration may run on states of a later "
-            f"shape, register it with late=True; else give it a version above {stored}.",
+            f"{who(key, place)} is at {stored} and never had {listed(late)}. If a migration may run on states of a "
+            f"later shape, register it with late=True; else give it a version above {stored}.",
+            place,
         )
 
 
@@ -90,13 +109,17 @@ class MigrationFailedError(ActivationError):
         name: Name of its function.
     """
 
-    def __init__(self, key: ActorKey | None, version: Version, name: str, reason: str) -> None:
+    def __init__(
+        self, key: ActorKey | None, version: Version, name: str, reason: str, place: Place | None = None
+    ) -> None:
         self.version = version
         self.name = name
+        left = "stored state" if place is None else "stored entry"
         super().__init__(
             key,
-            f"migration {version} ({name}) of {who(key)} failed: {reason.rstrip('.')}. The stored state is as it was; "
+            f"migration {version} ({name}) of {who(key, place)} failed: {reason.rstrip('.')}. The {left} is as it was; "
             f"mend the migration and activate the actor again.",
+            place,
         )
 
 
@@ -107,12 +130,13 @@ class CorruptStateError(ActivationError):
         reason: What is wrong.
     """
 
-    def __init__(self, key: ActorKey | None, reason: str) -> None:
+    def __init__(self, key: ActorKey | None, reason: str, place: Place | None = None) -> None:
         self.reason = reason
         super().__init__(
             key,
-            f"{who(key)} can't be read: {reason}. It was left as it is; put what is stored right, or "
+            f"{who(key, place)} can't be read: {reason}. It was left as it is; put what is stored right, or "
             f"restore it from a backup.",
+            place,
         )
 
 
@@ -126,6 +150,18 @@ class NotLoadedError(ActivationError):
     def __init__(self, key: ActorKey | None, state: str) -> None:
         self.state = state
         super().__init__(key, f"state {state!r} of {who(key)} is not loaded. Await migrate_and_load() or load() first.")
+
+
+class NoEntryError(ActivationError):
+    """An entry was to be updated that is not there."""
+
+    def __init__(self, key: ActorKey, place: Place) -> None:
+        super().__init__(
+            key,
+            f"{who(key)} has no entry {place[1]!r} in table {place[0]!r} to update. Put it first, or give update a "
+            f"default=.",
+            place,
+        )
 
 
 class ReadOnlyActionError(ActivationError):

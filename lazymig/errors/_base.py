@@ -15,9 +15,14 @@ def _restore(cls: type[LazymigError], args: tuple[Any, ...]) -> LazymigError:
     return cls.__new__(cls, *args)
 
 
-def who(key: ActorKey | None) -> str:
-    """Name an actor in a message."""
-    return "this state" if key is None else f"{key.type} {key.id!r}"
+Place = tuple[str, str]
+"""An entry within its actor: table and key."""
+
+
+def who(key: ActorKey | None, place: Place | None = None) -> str:
+    """Name an actor, or one of its entries, in a message."""
+    actor = "this state" if key is None else f"{key.type} {key.id!r}"
+    return actor if place is None else f"entry {place[1]!r} of table {place[0]!r} of {actor}"
 
 
 def listed(names: Iterable[object]) -> str:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, NodeRecord, Stamp, StoredActor
+from lazymig._entries import Entry, Range
+from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Marks, NodeRecord, Stamp, StoredActor
 from lazymig._version import pack, parse
 from lazymig.errors import LazymigError
 from lazymig.memory import MemoryStore
@@ -42,6 +43,17 @@ nodes = st.sampled_from(NODES)
 keys = st.sampled_from(KEYS)
 numbers = st.integers(1, 3)
 writes = st.dictionaries(st.sampled_from(["main", "other"]), st.sampled_from([b"1", b"{}", None]))
+tables = st.sampled_from(["log", "\U0001f697", "none"])
+entry_keys = st.sampled_from(["a", "a\x01", "B", "é", "\ud7ff", "\ue000", "\uffff", "\U00010000", "\U0010ffff"])
+entries = st.dictionaries(
+    st.tuples(tables.filter(lambda table: table != "none"), entry_keys),
+    st.none() | st.builds(Entry, st.sampled_from([b"", b"1", b"\x00\xff" * 5, b"x" * 40]), st.sampled_from(SETS)),
+    max_size=6,
+)
+marks = st.builds(Marks, st.sampled_from([0, 1, 2**62]), st.none() | st.sampled_from([0, 1, 2**62]))
+ranges = st.builds(
+    Range, tables, st.just("") | entry_keys, st.just(Range("").end) | entry_keys | st.just(""), st.booleans()
+)
 
 
 def machine(open_store: Callable[[Path, ManualClock], AbstractAsyncContextManager[Store]]) -> type[StoreMachine]:
@@ -60,6 +72,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._runner = asyncio.Runner()
         self._stack = AsyncExitStack()
         self._clock = ManualClock()
+        self._number = 100  # above all numbers that are drawn
         self._model = MemoryStore(self._clock)
         self._store = self._runner.run(
             self._stack.enter_async_context(type(self).open_store(self._folder, self._clock))
@@ -135,6 +148,27 @@ class StoreMachine(RuleBasedStateMachine):
         )
         self.both(lambda store: store.commit(change))
 
+    @rule(key=keys, entries=entries, marks=marks, writes=writes, release=st.booleans(), stamp=st.sampled_from(STAMPS))
+    def commit_entries(self, *, key: ActorKey, stamp: Stamp | None, release: bool, **fields: Any) -> None:
+        """A commit that puts and removes entries, under a claim unless another node has the actor."""
+        self._number += 1
+        fence = Fence(NODES[0], self._number)
+        self.both(lambda store: store.claim(key, fence))
+        stored = self._model._rows.get(key)  # noqa: SLF001  (likewise)
+        revision = 0 if stored is None else stored.revision
+        change = Commit(key, fence, revision, stamp, fields["writes"], release, fields["entries"], fields["marks"])
+        self.both(lambda store: store.commit(change))
+
+    @rule(key=keys, of=ranges, limit=st.integers(1, 4), max_bytes=st.sampled_from([1, 10, 11, 50, 1_000]))
+    def read_entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> None:
+        """A range, page by page."""
+        self.both(lambda store: _tables(store, key))
+        self.both(lambda store: store.count_entries(key, of))
+        keys, _, _, is_last = self.both(lambda store: store.entries(key, of, limit, max_bytes))
+        while not is_last:
+            of = of.after(keys[-1])
+            keys, _, _, is_last = self.both(lambda store, of=of: store.entries(key, of, limit, max_bytes))  # type: ignore[misc]  # bound now
+
     @rule(held=st.lists(st.tuples(keys, st.builds(Fence, nodes, numbers)), max_size=3))
     def release(self, held: list[tuple[ActorKey, Fence]]) -> None:
         """Some locks are given up, valid or not."""
@@ -175,12 +209,20 @@ def _comparable(found: Any) -> Any:
     if isinstance(found, Claim):
         return ("claim", found.fence, _comparable(found.actor))
     if isinstance(found, StoredActor):
-        return (found.key, found.revision, found.stamp, dict(found.states), found.owner, found.number)
+        return (found.key, found.revision, found.stamp, dict(found.states), found.owner, found.number, found.marks)
     if isinstance(found, dict):
         return {key: value for key, value in found.items() if value}
     if isinstance(found, (list, tuple)):
         return [_comparable(item) for item in found]
     return found
+
+
+async def _tables(store: Store, key: ActorKey) -> dict[Any, int]:
+    """Return the counts by table and stamp, the tables in order."""
+    counts = await store.tables(key)
+    names = [count.table for count in counts]
+    assert names == sorted(names)
+    return {(table, applied): entries for table, applied, entries in counts}
 
 
 async def _beat(store: Store, node_id: str) -> bool:
