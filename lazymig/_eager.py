@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lazymig._records import AppliedSet
     from lazymig._telling import Telling
     from lazymig.activation import Activation
-    from lazymig.errors import Place
+    from lazymig._entries import Place
 
 _Waiting = list[tuple["Place", bytes, _plan.EntryPlan]]
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from lazymig._records import AppliedSet
 
+Place = tuple[str, str]
+"""An entry within its actor: table and key."""
+
 NEXT = "\x01"
 """Put behind a key, it makes the lowest text above it."""
 

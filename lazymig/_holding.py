@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lazymig._entries import Entry
     from lazymig._lease import Lease
     from lazymig._records import ActorKey, Stamp
-    from lazymig.errors import Place
+    from lazymig._entries import Place
     from lazymig.suite import ActorType
 
 
@@ -104,7 +104,7 @@ class Holding:
             self.type.chain, self.found(), plan or self.plan, creates_main=creates_main, migrated_at=self.migrated_at
         )
 
-    async def commit(
+    async def commit(  # noqa: PLR0913  (named, all but three)
         self,
         lease: Lease,
         writes: dict[str, bytes | None],
@@ -131,10 +131,10 @@ class Holding:
         if entries or lease.marks != NO_MARKS:
             converting = lease.marks.converting
             is_over = self.found().is_new or (stamp is not None and stamp.applied.highest >= converting)
-            marks = Marks(
-                0 if is_over else converting, lowest(lease.marks.oldest if oldest is None else oldest, entries)
-            )
-            marks = None if marks == lease.marks and not entries else marks
+            oldest = lowest(lease.marks.oldest if oldest is None else oldest, entries)
+            marks = Marks(0 if is_over else converting, oldest)
+            if marks == lease.marks and not entries:
+                marks = None
         await lease.commit(writes, stamp, release=release, entries=entries, marks=marks)
         if main in writes:
             self._inferred = None  # of another value

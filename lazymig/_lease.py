@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lazymig._entries import Entry
     from lazymig._records import ActorKey, Fence, Marks, Stamp, StoredActor
-    from lazymig.errors import Place
+    from lazymig._entries import Place
     from lazymig.fleet import Membership
     from lazymig.store import Store
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from lazymig._conversions import Conversion
     from lazymig._migrations import Chain, Migration
     from lazymig._records import ActorKey
-    from lazymig.errors import Place
+    from lazymig._entries import Place
 
 EMPTY = AppliedSet()
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lazymig._entries import Entry
     from lazymig._migrations import Migration
-    from lazymig.errors import Place
+    from lazymig._entries import Place
 
 Staged = dict["Place", "Entry | None"]
 """Entries that are to be stored; None stands for one that is to be removed."""

@@ -265,11 +265,8 @@ class SqlStore:
         keys, data, numbers = _rows.read_entries(key, of.table, rows)
         sets = {}
         for number in dict.fromkeys(numbers):
-            try:
-                sets[number] = yield from lineage.get(key, number)
-            except CorruptStateError as error:
-                name = keys[numbers.index(number)]
-                raise CorruptStateError(key, f"of entry {name!r} of table {of.table!r}, {error.reason}") from error
+            what = f"entry {keys[numbers.index(number)]!r} of table {of.table!r}"
+            sets[number] = yield from _applied_to(what, key, number, lineage)
         return Page(keys, data, [sets[number] for number in numbers], is_last)
 
     def _within(self, key: ActorKey, of: Range) -> dict[str, Any]:
@@ -281,7 +278,8 @@ class SqlStore:
         counts = []
         for name, number, count in rows:
             table = _rows.read_table(key, name)
-            counts.append(Count(table, (yield from lineage.get(key, number)), count))
+            applied = yield from _applied_to(f"an entry of table {table!r}", key, number, lineage)
+            counts.append(Count(table, applied, count))
         return counts
 
     def _release(self, held: Sequence[tuple[ActorKey, Fence]]) -> Operation[None]:
@@ -334,6 +332,14 @@ class SqlStore:
 
 def _held(key: ActorKey, fence: Fence) -> dict[str, Any]:
     return {"type": key.type, "id": key.id, "node": fence.node, "number": fence.number}
+
+
+def _applied_to(what: str, key: ActorKey, number: Any, lineage: Lineage) -> Operation[AppliedSet]:
+    """Return the set of an entry."""
+    try:
+        return (yield from lineage.get(key, number))
+    except CorruptStateError as error:
+        raise CorruptStateError(key, f"of {what}, {error.reason}") from error
 
 
 def _select(statement: str, parameters: Mapping[str, Any]) -> Operation[Rows]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lazymig._lease import Lease
     from lazymig._records import AppliedSet
     from lazymig.activation import Activation
-    from lazymig.errors import Place
+    from lazymig._entries import Place
 
 RIDING_ENTRIES = 100
 """How many entries that were converted when they were read are kept for the next commit."""

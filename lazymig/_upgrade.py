@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lazymig._migrations import Migration
     from lazymig._records import ActorKey, MigrationInfo
     from lazymig._running import Running
-    from lazymig.errors import Place
+    from lazymig._entries import Place
 
 
 @dataclass(frozen=True, slots=True)

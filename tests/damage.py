@@ -250,7 +250,7 @@ class DamagedStore:
     async def _check_entries(self, key: ActorKey) -> None:
         """Each entry is read as it is, or its actor is named."""
         rows = self._rows_of("entry", key)
-        texts = {number: json.loads(text) for number, _, _, _, text, _ in self._rows("lineage")}
+        texts = {row[0]: row[4] for row in self._rows("lineage")}
         counts = await self._value_or_corrupt(partial(self._store.tables, key))
         if counts is not REFUSED:
             assert [(count.table.encode(), b"text") for count in counts] == sorted({row[4:6] for row in rows})
@@ -263,7 +263,7 @@ class DamagedStore:
             assert [(name.encode(), b"text") for name in page.keys] == [row[6:8] for row in of_table]
             assert [*page.data] == [row[8] for row in of_table]
             assert [[str(each) for each in one.versions] for one in page.applied] == [
-                [name.removeprefix("<=") for name in texts[row[10]]] for row in of_table
+                [name.removeprefix("<=") for name in json.loads(texts[row[10]])] for row in of_table
             ]
             assert await self._store.count_entries(key, Range(table)) == len(of_table)
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lazymig import Node
+from lazymig._entries import Entry, Range
 from lazymig._fleet_records import Call, CallStatus
-from lazymig._records import ActorKey, Claim, Fence, NodeRecord
+from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Marks, NodeRecord, Stamp
 from lazymig.errors import CorruptStateError, LazymigError, NotLoadedError
 from lazymig.sqlite import open_sqlite
 from tests.boxes import Place, offers, seem_to_run
@@ -76,7 +77,9 @@ def everything_in(path: Path) -> list[Any]:
         connection.text_factory = bytes
         queries = (
             "SELECT type, id, revision, version, lineage, written_by, migrated_at FROM actor ORDER BY id",
+            "SELECT converting, oldest FROM actor ORDER BY id",
             "SELECT * FROM state ORDER BY id, name",
+            "SELECT * FROM entry ORDER BY id, name, key",
             "SELECT * FROM lineage ORDER BY id",
         )
         return [connection.execute(query).fetchall() for query in queries]
@@ -115,6 +118,120 @@ async def test_corrupted_row_is_refused_and_never_replaced(tmp_path: Path, what:
         async with node.activate("Box", "b") as activation:
             assert await activation.state().migrate_and_load(default={"n": 2}) == {"n": 2}
     assert everything_in(path) == before
+
+
+ENTRY_CORRUPTIONS = {
+    "a number for an entry": ("UPDATE entry SET value = 5 WHERE name = 'log'", "'k' of table 'log'"),
+    "a fraction for an entry": ("UPDATE entry SET value = 1.5 WHERE name = 'log'", "'k' of table 'log'"),
+    "text that is no UTF-8 for an entry": (
+        "UPDATE entry SET value = CAST(x'22ff22' AS TEXT) WHERE name = 'log'",
+        "'k' of table 'log'",
+    ),
+    "an unknown lineage": ("UPDATE entry SET lineage = 99 WHERE name = 'log'", "'k' of table 'log'.*lineage 99"),
+    "text for a lineage": ("UPDATE entry SET lineage = 'abc' WHERE name = 'log'", "'k' of table 'log'.*'abc'"),
+    "text that is no UTF-8 for a lineage": (
+        "UPDATE entry SET lineage = CAST(x'ff' AS TEXT) WHERE name = 'log'",
+        "'k' of table 'log'",
+    ),
+    "a fraction for a lineage": ("UPDATE entry SET lineage = 1.5 WHERE name = 'log'", "'k' of table 'log'.*1.5"),
+    "bytes for a key": ("UPDATE entry SET key = x'6b' WHERE name = 'log'", "table 'log' has the key b'k'"),
+    "a key that is no UTF-8": (
+        "UPDATE entry SET key = CAST(x'ff' AS TEXT) WHERE name = 'log'",
+        "table 'log' has the key",
+    ),
+    "an empty key": ("UPDATE entry SET key = '' WHERE name = 'log'", "table 'log' has the key ''"),
+    "a key with NUL": ("UPDATE entry SET key = 'a' || char(0) WHERE name = 'log'", "table 'log' has the key"),
+}
+"""What is done to an entry of the table "log", and what the error says."""
+
+MARK_CORRUPTIONS = {
+    "text for a conversion": "UPDATE actor SET converting = 'x' WHERE id = 'a'",
+    "a conversion below zero": "UPDATE actor SET converting = -1 WHERE id = 'a'",
+    "a fraction for a conversion": "UPDATE actor SET converting = 1.5 WHERE id = 'a'",
+    "text for the oldest entry": "UPDATE actor SET oldest = 'x' WHERE id = 'a'",
+    "text that is no UTF-8 for the oldest entry": "UPDATE actor SET oldest = CAST(x'ff' AS TEXT) WHERE id = 'a'",
+    "bytes for the oldest entry": "UPDATE actor SET oldest = x'00' WHERE id = 'a'",
+    "an oldest entry below zero": "UPDATE actor SET oldest = -1 WHERE id = 'a'",
+    "entries of an actor that was never stored": "UPDATE actor SET revision = 0 WHERE id = 'a'",
+}
+
+A, B = ActorKey("Box", "a"), ActorKey("Box", "b")
+
+
+async def store_entries(path: Path, statement: str) -> None:
+    """Store an entry in each of two tables of two actors without states, and damage them."""
+    stamp = Stamp(AppliedSet((1,)), AppliedSet((1,)))
+    async with open_sqlite(path) as store:
+        await store.register(NodeRecord("mine", "mine", None, 1000.0))
+        for number, key in enumerate((A, B)):
+            await store.claim(key, Fence("mine", number))
+            put = {(table, "k"): Entry(b"1", stamp.applied) for table in ("log", "other")}
+            commit = Commit(key, Fence("mine", number), 0, stamp, {}, entries=put, marks=Marks(oldest=1))
+            await store.commit(commit._replace(release=True))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+
+@pytest.mark.parametrize("what", ENTRY_CORRUPTIONS)
+async def test_corrupted_entry_is_told_with_its_table_and_its_key(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "store.db"
+    statement, said = ENTRY_CORRUPTIONS[what]
+    await store_entries(path, f"{statement} AND id = 'a'")
+    before = everything_in(path)
+    async with open_sqlite(path) as store:
+        for is_reverse in (False, True):
+            with pytest.raises(CorruptStateError, match=said) as refused:
+                await store.entries(A, Range("log", is_reverse=is_reverse), 10, 1_000)
+            assert refused.value.key == A
+        for key, table in ((A, "other"), (B, "log"), (B, "other")):
+            assert list((await store.entries(key, Range(table), 10, 1_000)).data) == [b"1"]
+        assert await store.count_entries(A, Range("log")) == 1
+    assert everything_in(path) == before
+
+
+@pytest.mark.parametrize(
+    "change", ["name = x'ff'", "name = ''", "name = CAST(x'ff' AS TEXT)", "lineage = 99", "lineage = 'abc'"]
+)
+async def test_corrupted_table_is_told_by_the_count_of_tables(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "store.db"
+    await store_entries(path, f"UPDATE entry SET {change} WHERE id = 'a' AND name = 'log'")
+    async with open_sqlite(path) as store:
+        with pytest.raises(CorruptStateError, match="table.*'log'" if "lineage" in change else "table") as refused:
+            await store.tables(A)
+        assert refused.value.key == A
+        assert [count.table for count in await store.tables(B)] == ["log", "other"]
+
+
+@pytest.mark.parametrize("what", MARK_CORRUPTIONS)
+async def test_corrupted_mark_is_refused_and_the_lock_not_taken(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "store.db"
+    await store_entries(path, MARK_CORRUPTIONS[what])
+    before = everything_in(path)
+    async with open_sqlite(path) as store:
+        await store.register(NodeRecord("other", "other", None, 1000.0))
+        for use in (partial(store.claim, A, Fence("other", 1)), partial(store.read, A), partial(store.scan, "Box")):
+            with pytest.raises(CorruptStateError) as refused:
+                await use()
+            assert refused.value.key == A
+        assert isinstance(await store.claim(B, Fence("other", 2)), Claim)
+        assert await store.insert("Box", "state", [("a", b"1")]) == frozenset()
+    assert everything_in(path) == before
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT owner FROM actor ORDER BY id").fetchall() == [(None,), ("other",)]
+
+
+async def test_entries_whose_actor_is_lost_are_not_taken_for_a_new_actors(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    await store_entries(path, "DELETE FROM actor WHERE id = 'a'")
+    before = everything_in(path)
+    async with open_sqlite(path) as store:
+        for _ in range(2):
+            with pytest.raises(CorruptStateError) as refused:
+                await store.claim(A, Fence("mine", 9))
+            assert refused.value.key == A
+        assert await store.insert("Box", "state", [("a", b"1")]) == frozenset()
+    assert everything_in(path)[2:] == before[2:]
 
 
 NO_INCARNATIONS = (

@@ -56,7 +56,7 @@ from lazymig.errors._activation import (
     ReadOnlyActionError,
     StateTooOldError,
 )
-from lazymig.errors._base import LazymigError, Place
+from lazymig.errors._base import LazymigError
 from lazymig.errors._call import (
     CallError,
     CallLostError,
@@ -115,7 +115,6 @@ __all__ = [
     "NodeDrainingError",
     "NodeStoppedError",
     "NotLoadedError",
-    "Place",
     "QueueFullError",
     "ReadOnlyActionError",
     "ReentrantCallError",

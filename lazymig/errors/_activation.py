@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from semver import Version
 
     from lazymig._records import ActorKey
-    from lazymig.errors._base import Place
+    from lazymig._entries import Place
 
 
 class ActivationError(LazymigError):

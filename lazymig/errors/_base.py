@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lazymig._entries import Place
     from lazymig._records import ActorKey
 
 
 def _restore(cls: type[LazymigError], args: tuple[Any, ...]) -> LazymigError:
     """Rebuild an unpickled error without running the constructor that made its message."""
     return cls.__new__(cls, *args)
-
-
-Place = tuple[str, str]
-"""An entry within its actor: table and key."""
 
 
 def who(key: ActorKey | None, place: Place | None = None) -> str:

@@ -87,7 +87,7 @@ class InvalidKeyError(LazymigError, ValueError):
     """A type, id or name that no store takes.
 
     Attributes:
-        what: "actor type", "actor id", "state name" or "suite name".
+        what: "an actor type", "an actor id", "an entry key" and so on.
         value: What was given, as text.
     """
 
@@ -97,7 +97,7 @@ class InvalidKeyError(LazymigError, ValueError):
         shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}…"
         super().__init__(
             f"{shown} can't be {what}: it {reason}. Use a string that is not empty, without NUL or lone surrogates, "
-            f"at most 1000 bytes of UTF-8 for ids and 200 for types and names."
+            f"at most 1000 bytes of UTF-8 for ids and keys, and 200 for types and names."
         )
 
 

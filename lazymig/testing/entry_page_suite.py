@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from lazymig._records import ActorKey
     from lazymig.store import Store
 
+MARKS = Marks(oldest=1)
+"""What an actor says that has entries of some version, and no conversion under way."""
+
 PAGE = 3
 """Entries a page, where a test walks through many."""
 
@@ -149,7 +152,7 @@ def entry(text: str) -> Entry:
     return Entry(text.encode(), FIRST.applied)
 
 
-async def fill(store: Store, entries: Mapping[tuple[str, str], Entry | None], marks: Marks = Marks(0, 1)) -> None:
+async def fill(store: Store, entries: Mapping[tuple[str, str], Entry | None], marks: Marks = MARKS) -> None:
     """Claim `KEY` for node "n1" and store entries in its first commit."""
     assert isinstance(await store.claim(KEY, Fence("n1", 1)), Claim)
     await store.commit(Commit(KEY, Fence("n1", 1), 0, FIRST, {}, entries=entries, marks=marks))

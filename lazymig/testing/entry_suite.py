@@ -14,7 +14,7 @@ import pytest
 from lazymig._entries import Count, Entry, Range
 from lazymig._records import NO_MARKS, ActorKey, Claim, Commit, Fence, Held, Marks
 from lazymig.errors import LeaseLostError, StoreClosedError
-from lazymig.testing.entry_page_suite import EntryPageSuite, all_of, entry, fill, found_in
+from lazymig.testing.entry_page_suite import MARKS, EntryPageSuite, all_of, entry, fill, found_in
 from lazymig.testing.store_suite import FIRST, KEY, SECOND, applied, claimed
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lazymig.testing.clock import ManualClock
 
 FENCE = Fence("n1", 1)
+CONVERTING = Marks(3, 2)
 OTHER = ActorKey("Car", "b")
 
 
@@ -58,7 +59,7 @@ class EntrySuite(EntryPageSuite):
     async def test_tables_and_actors_do_not_mix(self, store: Store) -> None:
         await fill(store, {("log", "same"): entry("1"), ("lo", "same"): entry("2"), ("Log", "same"): entry("3")})
         await store.claim(OTHER, FENCE)
-        await store.commit(Commit(OTHER, FENCE, 0, FIRST, {}, entries={("log", "same"): entry("4")}, marks=Marks(0, 1)))
+        await store.commit(Commit(OTHER, FENCE, 0, FIRST, {}, entries={("log", "same"): entry("4")}, marks=MARKS))
         await store.commit(change(1, {("lo", "same"): None}))
 
         assert await found_in(store, Range("log")) == {"same": entry("1")}
@@ -72,7 +73,7 @@ class EntrySuite(EntryPageSuite):
         for key, table in zip(keys, tables, strict=True):
             await store.claim(key, FENCE)
             put = {(table, "e"): entry(str(key))}
-            await store.commit(Commit(key, FENCE, 0, FIRST, {}, entries=put, marks=Marks(0, 1)))
+            await store.commit(Commit(key, FENCE, 0, FIRST, {}, entries=put, marks=MARKS))
 
         for key, table in zip(keys, tables, strict=True):
             assert await found_in(store, Range(table), key) == {"e": entry(str(key))}
@@ -130,7 +131,7 @@ class EntrySuite(EntryPageSuite):
         assert actor is not None
         found = {key: one.data for key, one in (await all_of(store, "log")).items()}
         old, new = {"a": b"old", "b": b"old", "c": b"old"}, {"a": b"old", "b": b"new", "c": b"new", "d": b"new"}
-        assert (actor.revision, actor.marks, found) in [(1, Marks(0, 1), old), (2, Marks(5, 6), new)]
+        assert (actor.revision, actor.marks, found) in [(1, MARKS, old), (2, Marks(5, 6), new)]
 
     async def test_concurrent_commits_one_of_which_fails_store_each_its_own(self, store: Store) -> None:
         keys = [ActorKey("Car", f"{number:02}") for number in range(12)]
@@ -138,7 +139,13 @@ class EntrySuite(EntryPageSuite):
             await store.claim(key, FENCE)
         commits = [
             Commit(
-                key, FENCE, 1 if number == 5 else 0, FIRST, {"main": key.id.encode()}, False, both_tables(key), MARKS
+                key,
+                FENCE,
+                1 if number == 5 else 0,
+                FIRST,
+                {"main": key.id.encode()},
+                entries=both_tables(key),
+                marks=CONVERTING,
             )
             for number, key in enumerate(keys)
         ]
@@ -147,7 +154,7 @@ class EntrySuite(EntryPageSuite):
         assert [type(outcome) for outcome in outcomes] == [*[int] * 5, LeaseLostError, *[int] * 6]
         for number, key in enumerate(keys):
             found = await store.read(key)
-            expected = None if number == 5 else ({"main": key.id.encode()}, MARKS)
+            expected = None if number == 5 else ({"main": key.id.encode()}, CONVERTING)
             assert (None if found is None else (dict(found.states), found.marks)) == expected
             assert await found_in(store, Range("log"), key) == ({} if number == 5 else {key.id: entry(key.id)})
 
@@ -220,7 +227,7 @@ class EntrySuite(EntryPageSuite):
 
         found = await store.read(KEY)
         assert found is not None
-        assert (found.revision, dict(found.states), found.marks) == (1, {}, Marks(0, 1))
+        assert (found.revision, dict(found.states), found.marks) == (1, {}, MARKS)
         assert [actor.key for actor in await store.scan("Car")] == [KEY]
         assert dict(await store.census("Car")) == {FIRST.applied: 1}
         assert list(await store.types()) == ["Car"]
@@ -232,7 +239,7 @@ class EntrySuite(EntryPageSuite):
         assert isinstance(claim, Claim)
         await store.unregister("n2")
 
-        assert (claim.actor.revision, claim.actor.marks) == (1, Marks(0, 1))
+        assert (claim.actor.revision, claim.actor.marks) == (1, MARKS)
         assert await all_of(store, "log") == {"a": entry("a")}
 
     async def test_an_import_touches_no_actor_with_entries_only(self, store: Store) -> None:
@@ -241,7 +248,7 @@ class EntrySuite(EntryPageSuite):
         assert await store.insert("Car", "main", [(KEY.id, b"1"), ("new", b"1")]) == {"new"}
         found = await store.read(KEY)
         assert found is not None
-        assert (dict(found.states), found.marks) == ({}, Marks(0, 1))
+        assert (dict(found.states), found.marks) == ({}, MARKS)
         assert await all_of(store, "log") == {"a": entry("a")}
 
     async def test_an_import_under_a_claim_voids_a_commit_of_entries(self, store: Store) -> None:
@@ -259,7 +266,7 @@ class EntrySuite(EntryPageSuite):
         large = Entry(b"\x00\xff" * 1_000_000, FIRST.applied)
         await store.claim(key, FENCE)
         put = {(table, name): large for name in names}
-        await store.commit(Commit(key, FENCE, 0, FIRST, {}, entries=put, marks=Marks(0, 1)))
+        await store.commit(Commit(key, FENCE, 0, FIRST, {}, entries=put, marks=MARKS))
 
         assert await all_of(store, table, key) == dict.fromkeys(names, large)
         assert await store.count_entries(key, Range(table)) == 2
@@ -269,7 +276,7 @@ class EntrySuite(EntryPageSuite):
         key = ActorKey(scattered(100, 1), scattered(500, 2))
         put = {(scattered(100, 3), scattered(500, seed)): entry("a") for seed in range(4, 8)}
         await store.claim(key, FENCE)
-        await store.commit(Commit(key, FENCE, 0, FIRST, {}, entries=put, marks=Marks(0, 1)))
+        await store.commit(Commit(key, FENCE, 0, FIRST, {}, entries=put, marks=MARKS))
 
         assert await all_of(store, scattered(100, 3), key) == {name: one for (_, name), one in sorted(put.items())}
 
@@ -285,15 +292,12 @@ class EntrySuite(EntryPageSuite):
             await store.tables(KEY)
 
 
-MARKS = Marks(3, 2)
-
-
 def both_tables(key: ActorKey) -> dict[tuple[str, str], Entry | None]:
     """Return a put in one table and a removal in another, named after an actor."""
     return {("log", key.id): entry(key.id), ("other", key.id): None}
 
 
-def change(revision: int, entries: Mapping[tuple[str, str], Entry | None], marks: Marks = Marks(0, 1)) -> Commit:
+def change(revision: int, entries: Mapping[tuple[str, str], Entry | None], marks: Marks = MARKS) -> Commit:
     """Return a commit of entries on `KEY`."""
     return Commit(KEY, FENCE, revision, FIRST, {}, entries=entries, marks=marks)
 
@@ -308,7 +312,7 @@ async def expect_unchanged(store: Store) -> None:
     """Check that `KEY` has what `fill` stored, an entry named "a"."""
     found = await store.read(KEY)
     assert found is not None
-    assert (found.revision, found.stamp, dict(found.states), found.marks) == (1, FIRST, {}, Marks(0, 1))
+    assert (found.revision, found.stamp, dict(found.states), found.marks) == (1, FIRST, {}, MARKS)
     assert await all_of(store, "log") == {"a": entry("a")}
     assert await all_of(store, "other") == {}
 

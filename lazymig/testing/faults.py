@@ -13,6 +13,7 @@ from lazymig.errors import LazymigError, StoreUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
+    from lazymig._entries import Count, Page, Range
     from lazymig._fleet_records import Call, CallState, NodeStatus
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
     from lazymig.store import Post, Pulse, Store
@@ -131,6 +132,18 @@ class FaultyStore:
     async def read(self, key: ActorKey) -> StoredActor | None:
         """See `Store.read`."""
         return await self._pass("read", self._store.read(key))
+
+    async def entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> Page:
+        """See `Store.entries`."""
+        return await self._pass("entries", self._store.entries(key, of, limit, max_bytes))
+
+    async def count_entries(self, key: ActorKey, of: Range) -> int:
+        """See `Store.count_entries`."""
+        return await self._pass("count_entries", self._store.count_entries(key, of))
+
+    async def tables(self, key: ActorKey) -> Sequence[Count]:
+        """See `Store.tables`."""
+        return await self._pass("tables", self._store.tables(key))
 
     async def scan(self, actor_type: str, *, after: str = "", limit: int = 500) -> Sequence[StoredActor]:
         """See `Store.scan`."""
