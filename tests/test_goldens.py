@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lazymig.testing import goldens, release
-from suites import users, vehicles
+from suites import carts, logbook, users, vehicles
 
 if TYPE_CHECKING:
     from semver import Version
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lazymig import ActorType, Suite
 
 FOLDER = Path(__file__).parent / "golden"
-SUITES = {"vehicles": vehicles.suite, "users": users.suite}
+SUITES = {"vehicles": vehicles.suite, "users": users.suite, "logbook": logbook.suite, "carts": carts.suite}
 RECORD = "LAZYMIG_RECORD_GOLDENS"
 COMMAND = f"{RECORD}=1 python -m pytest tests/test_goldens.py"
 
