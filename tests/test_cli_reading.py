@@ -37,6 +37,8 @@ def test_inspect_shows_a_migrated_actor(filled: Project) -> None:
         "id": "str",
         "info": INFO_SHAPE,
         "states": {"vehicle": {"velocity": "float", "owner": "str", "drivers": ["str"]}},
+        "converting": "NoneType",
+        "tables": {},
         "owner": "NoneType",
         "quarantine": "NoneType",
         "revision": "int",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from lazymig._inspection import inspect
 from lazymig.cli._output import FOUND, USAGE, Refusal, code_of, suggest
 from lazymig.errors import StoreError
 from lazymig.stores import open_store
@@ -15,6 +16,7 @@ from lazymig.stores import open_store
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
+    from lazymig._records import ActorKey, ActorRecord
     from lazymig.cli._settings import Settings
     from lazymig.store import Store
 
@@ -56,6 +58,20 @@ async def opened(settings: Settings, *, create: bool = False) -> AsyncIterator[S
         except StoreError as error:
             raise Refusal(code_of(error), str(error), FOUND if error.retryable else USAGE) from error
         yield store
+
+
+async def find_actor(store: Store, key: ActorKey, settings: Settings) -> ActorRecord:
+    """Return an actor as stored.
+
+    Raises:
+        Refusal: It isn't stored, or neither the store nor a suite has its type.
+        CorruptStateError: It can't be read.
+    """
+    record = await inspect(store, key)
+    if record is not None:
+        return record
+    await check_known(store, key.type, settings)
+    raise Refusal("unknown_actor", f"{key} is not stored in {store.name}. Check the id.", FOUND)
 
 
 async def check_known(store: Store, actor_type: str, settings: Settings) -> None:
