@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from benchmarks import footprint, in_memory, on_postgres, on_sqlite, peers
+from benchmarks import footprint, in_memory, on_postgres, on_sqlite, peers, tables
 from benchmarks.measure import Size, measure
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ FAST, FAST_QUICK = Size(trials=7, rounds=40, calls=200), Size(trials=5, rounds=5
 SLOW, SLOW_QUICK = Size(trials=7, rounds=12, calls=50), Size(trials=5, rounds=6, calls=20)
 CROWD, CROWD_QUICK = Size(trials=7, rounds=8, calls=100), Size(trials=5, rounds=4, calls=100)
 MANY, MANY_QUICK = replace(SLOW, actors=1_000_000), replace(SLOW_QUICK, actors=50_000)
+LONG, LONG_QUICK = Size(trials=7, rounds=4, calls=50_000), Size(trials=5, rounds=2, calls=5_000)
 HELD, HELD_QUICK = Size(trials=1, rounds=1, calls=100_000), Size(trials=1, rounds=1, calls=10_000)
 """Bytes are the same each time."""
 
@@ -178,6 +179,18 @@ CASES = (
     Case(
         "eventsourcing-durable", "3 pending, SQLite, synchronous as theirs", "eventsourcing: take_snapshot, 3 upcasts",
         0.5, "ratio", partial(peers.eventsourcing, case="durable"), SLOW, SLOW_QUICK,
+    ),
+    Case(
+        "lazy", "cold activation, {actors:,} entries to convert", "no entries",
+        1.1, "ratio", tables.activation, MANY, MANY_QUICK,
+    ),
+    Case(
+        "eager", "eager conversion, {calls:,} entries of 200 B, SQLite", "the same change by one UPDATE",
+        2.0, "ratio", tables.conversion, LONG, LONG_QUICK,
+    ),
+    Case(
+        "scan", "scan, {calls:,} entries of 200 B, SQLite", "SELECT, decode",
+        1.3, "ratio", tables.scan, LONG, LONG_QUICK,
     ),
     Case(
         "memory", "{calls:,} active actors, states of 300 B", "their decoded values",

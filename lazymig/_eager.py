@@ -95,16 +95,19 @@ class Conversions:
 
     async def _convert(self, table: str, page: Page) -> tuple[Staged, Exception | None]:
         """Return what is to be stored of a page, and what failed after it."""
+        plans: dict[int, _plan.EntryPlan | ActivationError] = {}  # by object: a page has few different stamps
         waiting: _Waiting = []
         failure: Exception | None = None
         for key, data, applied in zip(page.keys, page.data, page.applied, strict=True):
-            plan = self._decide((table, key), applied)
+            plan = plans.get(id(applied))
+            if plan is None:
+                plan = plans[id(applied)] = self._decide((table, key), applied)
             if isinstance(plan, ActivationError):
                 failure = plan
                 break
             if plan.steps:
                 waiting.append(((table, key), data, plan))
-        at_once = max((step.concurrency for _, _, plan in waiting for step in plan.steps), default=1)
+        at_once = max((step.concurrency for plan in {plan for *_, plan in waiting} for step in plan.steps), default=1)
         stored, failed = await (self._one_by_one(waiting) if at_once == 1 else self._at_once(waiting, at_once))
         return stored, failed or failure
 
@@ -122,8 +125,9 @@ class Conversions:
                 if place in stored:
                     continue
                 entry = await self._entry(place, data, plan, value, running)
-                stored.update(own)
-                own.clear()
+                if own:
+                    stored.update(own)
+                    own.clear()
                 stored[place] = entry
         except ActivationError as error:
             return stored, error

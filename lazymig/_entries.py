@@ -26,7 +26,7 @@ _LAST = "\U0010ffff"
 END = _LAST * (MAX_ID_BYTES // 4 + 1)
 """Above all keys."""
 
-PAGE_ENTRIES = 500
+PAGE_ENTRIES = 1_000
 """Entries read, or stored, in one trip."""
 
 PAGE_BYTES = 1_000_000

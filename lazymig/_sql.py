@@ -250,12 +250,12 @@ class SqlStore:
 
     def _entry_rows(self, commit: Commit, lineage: Lineage) -> Operation[list[EntryRow]]:
         """Return what a commit stores of entries, in order of their keys."""
-        sets = {entry.applied for entry in commit.entries.values() if entry is not None}
-        ids = {}
-        for applied in sets:
-            ids[applied] = yield from lineage.id(commit.key.type, applied)
+        sets = {id(entry.applied): entry.applied for entry in commit.entries.values() if entry is not None}
+        ids = {}  # by object: most entries of a commit have the same one
+        for of, applied in sets.items():
+            ids[of] = yield from lineage.id(commit.key.type, applied)
         return [
-            (table, name, *((None, None) if entry is None else (entry.data, ids[entry.applied])))
+            (table, name, None, None) if entry is None else (table, name, entry[0], ids[id(entry[1])])
             for (table, name), entry in sorted(commit.entries.items(), key=itemgetter(0))
         ]
 

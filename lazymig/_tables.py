@@ -263,9 +263,11 @@ class Tables:
 
     def _plain(self, table: str, page: Page, running: Running | None) -> list[tuple[str, Any]] | None:
         """Return the values of a page of which nothing is to be converted; None if there may be something else."""
-        for applied in set(page.applied):
-            first = page.keys[page.applied.index(applied)]
-            if self._decide((table, first), applied, running).steps:
+        firsts: dict[int, tuple[str, AppliedSet]] = {}  # by object: a page has few different stamps
+        for key, applied in zip(page.keys, page.applied, strict=True):
+            firsts.setdefault(id(applied), (key, applied))
+        for key, applied in firsts.values():
+            if self._decide((table, key), applied, running).steps:
                 return None
         try:
             return [*zip(page.keys, codec.decode_many(page.data), strict=True)]

@@ -340,6 +340,22 @@ async def test_a_database_in_another_encoding_is_refused_with_the_cure(url: str)
             beside.execute(f"DROP DATABASE {name}")
 
 
+async def test_what_is_ordered_by_is_ordered_by_code_point_in_a_database_of_any_locale(url: str) -> None:
+    await opens(url)
+    with postgres.connect() as beside:
+        found = beside.execute(
+            """
+            SELECT relname, attname, collname FROM pg_index
+            JOIN pg_class ON pg_class.oid = indrelid JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
+            JOIN pg_collation ON pg_collation.oid = attcollation
+            WHERE indisprimary AND relnamespace = %s::regnamespace AND relname IN ('actor', 'state', 'entry')
+            """,
+            [postgres.schema_of(url)],
+        ).fetchall()
+    assert sorted(column for table, column, _ in found if table == "entry") == ["id", "key", "name", "type"]
+    assert {collation for _, _, collation in found} == {"C"}
+
+
 async def test_two_schemas_of_a_database_know_nothing_of_each_other(url: str) -> None:
     with postgres.schema_url() as other:
         async with open_store(url) as store, open_store(other) as second:

@@ -11,6 +11,7 @@ import pytest
 from lazymig import open_store
 from lazymig._records import NodeRecord
 from lazymig.postgres import open_postgres
+from lazymig.testing.entry_suite import EntrySuite
 from lazymig.testing.store_suite import KEY, StoreSuite, increment
 from tests import postgres
 from tests.pgbouncer import pgbouncer
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module", autouse=True)
 def pooler() -> Iterator[str]:
     with pgbouncer() as url:
-        TestStoreBehindPgBouncer.url = url
+        BehindPgBouncer.url = url
         yield url
 
 
@@ -40,11 +41,19 @@ async def open_behind(url: str, clock: ManualClock) -> AsyncIterator[Store]:
         postgres.drop(schema)
 
 
-class TestStoreBehindPgBouncer(StoreSuite):
+class BehindPgBouncer:
     url = ""
 
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_behind(self.url, clock)
+
+
+class TestStoreBehindPgBouncer(BehindPgBouncer, StoreSuite):
+    pass
+
+
+class TestEntriesBehindPgBouncer(BehindPgBouncer, EntrySuite):
+    pass
 
 
 async def test_increments_of_many_processes_are_never_lost(pooler: str) -> None:

@@ -41,3 +41,6 @@ def _copy(actor_type: ActorType[Any], suite: Suite, upto: Version) -> None:
         if migration.version <= upto:
             added = copied.migration(migration.version, late=migration.late)(migration.function)
             added.downgrade, added.reconciler = migration.downgrade, migration.reconciler
+            for table, old in migration.conversions.items():
+                register = added.entries(table, eager=old.is_eager, concurrency=old.concurrency)
+                register(old.function).downgrade = old.downgrade
