@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig._turn import in_turn
 from lazymig.activation import Activation
-from lazymig.errors import ActorLockedError, CorruptStateError, NodeDrainingError
+from lazymig.errors import ActivationInProgressError, ActorLockedError, CorruptStateError, NodeDrainingError
 from lazymig.hooks import Deactivated, tell
 
 if TYPE_CHECKING:
@@ -56,8 +56,10 @@ class Blocks:
             return await self.residents.take(key, shared=False)
         try:
             async with asyncio.timeout(wait_seconds):
-                return await self.residents.take(key, shared=False)
+                return await self.residents.take(key, shared=False, is_patient=True)
         except TimeoutError:
+            if self.residents.is_finishing(key):
+                raise ActivationInProgressError(key, wait_seconds) from None
             raise ActorLockedError(key, self.membership.node_id, wait_seconds) from None
 
     async def hold(
@@ -72,7 +74,10 @@ class Blocks:
             lease = await self.residents.locks.lock(mailbox, left, self.calls.courier.outbox.asking)
         except CorruptStateError as error:
             return Activation(mailbox.key, actor_type, None, hooks=self.hooks, refusal=error, started=started)
-        return Activation(mailbox.key, actor_type, lease, hooks=self.hooks, started=started, is_block=True)
+        return Activation(
+            mailbox.key, actor_type, lease,
+            hooks=self.hooks, started=started, is_block=True, activation_seconds=self.residents.finishing.seconds,
+        )  # fmt: skip
 
 
 class Block:
@@ -96,6 +101,7 @@ class Block:
         try:
             blocks.calls.check_running()
             await blocks.residents.close(self._mailbox, "replaced")
+            await blocks.residents.finishing.wait(self._mailbox)
             self._activation = await blocks.hold(self._mailbox, self._type, self._wait_seconds, started)
         except BaseException:
             blocks.residents.give(self._mailbox, shared=False)
@@ -110,9 +116,9 @@ class Block:
         """Give lock and turn up."""
         blocks = self._blocks
         self._turn.__exit__()
-        self._activation.close()
+        blocks.residents.finishing.begin(self._mailbox, self._activation.close())
         try:
-            await blocks.residents.locks.unlock(self._mailbox)
+            await blocks.residents.finishing.unlock(self._mailbox)
             if blocks.hooks:
                 tell(blocks.hooks, Deactivated(blocks.membership.node_id, self._key, "left"))
         finally:

@@ -260,7 +260,7 @@ class Calls:
         except BaseException as error:
             if not shared:
                 if mailbox.activation is activation:
-                    mailbox.drop()
+                    self._residents.drop(mailbox)
                 if self._hooks:
                     failed = ActionFailed(self._membership.node_id, mailbox.key, action, type(error).__name__)
                     tell(self._hooks, failed)

@@ -6,18 +6,24 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from lazymig import _plan
+from lazymig._migrating import Migrating
 from lazymig._records import NO_MARKS, Marks
 from lazymig._turn import TURN
-from lazymig.errors import ActivationClosedError, ActivationError, LeaseLostError, ReadOnlyActionError
+from lazymig.errors import (
+    ActivationClosedError,
+    ActivationError,
+    ActivationInProgressError,
+    LeaseLostError,
+    ReadOnlyActionError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Coroutine, Mapping
     from datetime import datetime
 
-    from lazymig._entries import Entry
+    from lazymig._entries import Entry, Place
     from lazymig._lease import Lease
     from lazymig._records import ActorKey, Stamp
-    from lazymig._entries import Place
     from lazymig.suite import ActorType
 
 
@@ -34,10 +40,13 @@ class Holding:
         turns: Had by whoever works on the stored actor.
         plan: Of the migrate-and-load; None before it.
         migrated_at: When migrations ran in this activation.
+        migrating: Migrations whose caller has left; they may have ended meanwhile.
         is_closed: Whether it has ended.
     """
 
-    __slots__ = ("_inferred", "is_closed", "key", "lease", "migrated_at", "plan", "refusal", "turns", "type")
+    __slots__ = (
+        "_inferred", "is_closed", "key", "lease", "migrated_at", "migrating", "plan", "refusal", "turns", "type",
+    )  # fmt: skip
 
     def __init__(
         self, key: ActorKey, actor_type: ActorType[Any], lease: Lease | None, refusal: ActivationError | None
@@ -49,6 +58,7 @@ class Holding:
         self.turns = asyncio.Lock()
         self.plan: _plan.Plan | None = None
         self.migrated_at: datetime | None = None
+        self.migrating: Migrating | None = None
         self.is_closed = False
         self._inferred: int | None = None
 
@@ -56,8 +66,16 @@ class Holding:
         """Wait until no other task works on the stored actor; it is settled, and still ours.
 
         Whoever got the turn ends it by releasing `turns`.
+
+        Raises:
+            ActivationInProgressError: Migrations whose caller has left go on for too long.
         """
         await self.turns.acquire()
+        while self.migrating is not None and not (self.migrating.task.done() or self.is_closed):
+            self.turns.release()  # the others wait beside us, none for longer than its own time
+            if await self.migrating.outlast(self.migrating.seconds):
+                raise self._too_long(self.migrating)
+            await self.turns.acquire()
         try:
             if self.refusal is not None:
                 raise self.refusal
@@ -70,6 +88,40 @@ class Holding:
             self.turns.release()
             raise
         return self.lease
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody works on the stored actor."""
+        return self.turns.locked() or (self.migrating is not None and not self.migrating.task.done())
+
+    async def migrate(self, run: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> None:
+        """Run migrations in a task of their own, as if they ran here; needs a turn.
+
+        Raises:
+            ActivationInProgressError: They take too long, and go on.
+        """
+        migrating = Migrating(self.key, run, seconds)
+        if await migrating.end_in_time():
+            return
+        if self.is_closed or self.lease is None or not self.lease.is_valid:  # what they make can't be stored
+            if await migrating.stop():
+                return
+        else:
+            self.migrating = migrating
+        raise self._too_long(migrating)
+
+    def raise_failure(self) -> None:
+        """Raise what the migrations failed with that outlasted their caller; once."""
+        migrating, self.migrating = self.migrating, None
+        if migrating is not None and not migrating.task.cancelled():
+            migrating.task.result()
+
+    def _too_long(self, migrating: Migrating) -> ActivationError:
+        if self.lease is not None and not self.lease.is_valid:
+            return LeaseLostError(self.key)
+        if self.is_closed:
+            return ActivationClosedError(self.key)
+        return ActivationInProgressError(self.key, migrating.seconds)
 
     def check_writable(self) -> None:
         """Refuse to store anything in a shared action."""

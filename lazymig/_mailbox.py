@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lazymig._lease import Lease
+    from lazymig._migrating import Migrating
     from lazymig._records import ActorKey
     from lazymig.activation import Activation
 
@@ -32,15 +33,17 @@ class Mailbox:
         lease: The actor's lock, None while this node doesn't hold it.
         activation: The one the actor object was made with.
         actor: The actor object, None while it is not active.
+        finishing: Migrations that outlasted their activation: the lock is theirs until they have ended.
     """
 
-    __slots__ = ("_opening", "_readers", "_waiters", "_writes", "activation", "actor", "key", "lease")
+    __slots__ = ("_opening", "_readers", "_waiters", "_writes", "activation", "actor", "finishing", "key", "lease")
 
     def __init__(self, key: ActorKey) -> None:
         self.key = key
         self.lease: Lease | None = None
         self.activation: Activation | None = None
         self.actor: Any = None
+        self.finishing: Migrating | None = None
         self._opening: asyncio.Lock | None = None
         self._writes = False
         self._readers = 0
@@ -48,8 +51,8 @@ class Mailbox:
 
     @property
     def is_free(self) -> bool:
-        """Whether nobody has or awaits a turn."""
-        return not (self._writes or self._readers or self._waiters)
+        """Whether nobody has or awaits a turn, and no migrations go on."""
+        return not (self._writes or self._readers or self._waiters or self.finishing)
 
     @property
     def is_active(self) -> bool:
@@ -97,12 +100,10 @@ class Mailbox:
             if not granted.done():
                 granted.set_exception(error)
 
-    def drop(self) -> None:
-        """Forget the actor object; the lock stays."""
-        if self.activation is not None:
-            self.activation.close()
-        self.activation = None
-        self.actor = None
+    def drop(self) -> Migrating | None:
+        """Forget the actor object; the lock stays. Return its migrations that still go on, if any."""
+        activation, self.activation, self.actor = self.activation, None, None
+        return None if activation is None else activation.close()
 
     def _can_grant(self, *, shared: bool) -> bool:
         return not self._writes and (shared or not self._readers)

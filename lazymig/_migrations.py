@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable
-from inspect import getdoc
+from functools import partial
+from inspect import getdoc, iscoroutinefunction, unwrap
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lazymig import _version
@@ -48,6 +49,7 @@ class Migration:
         description: First line of the function's docstring, or "".
         late: Whether it may run on states of a later version.
         packed: The version as one sortable integer.
+        is_async: Whether its function is known to be async: a plain one that returns an awaitable can't be told.
         function: The function it wraps.
         downgrade: The function registered by `down`, or None.
         reconciler: The function registered by `reconcile`, or None.
@@ -55,8 +57,8 @@ class Migration:
     """
 
     __slots__ = (
-        "_chain", "conversions", "description", "downgrade", "function", "late", "name", "packed", "reconciler",
-        "version",
+        "_chain", "conversions", "description", "downgrade", "function", "is_async", "late", "name", "packed",
+        "reconciler", "version",
     )  # fmt: skip
 
     def __init__(self, version: Version, function: MigrateFunction, chain: Chain, *, late: bool) -> None:
@@ -70,6 +72,7 @@ class Migration:
         self.conversions: dict[str, Conversion] = {}
         self._chain = chain
         self.packed = _version.pack(version)
+        self.is_async = _is_async(function)
 
     def __call__(self, state: Any, context: Any) -> Any:
         """Call the wrapped function, so that authors can test it."""
@@ -153,6 +156,19 @@ class Migration:
             raise DefinitionError(f"@{self.name}.{what} takes a function, not {function!r}. Write it above a def.")
         if present is not None:
             raise DefinitionError(f"migration {self.version} ({self.name}) has a {what} already. Remove one of them.")
+
+
+def _is_async(function: Any) -> bool:
+    """Tell whether a function, or what it decorates, is known to be async."""
+    while True:
+        if isinstance(function, partial):
+            function = function.func
+        elif isinstance(function, Migration):
+            function = function.function
+        elif hasattr(function, "__wrapped__"):
+            function = unwrap(function)
+        else:
+            return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 class Chain:

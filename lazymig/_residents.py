@@ -5,7 +5,8 @@ Rules:
 1. All of an actor's comings and goings happen within a turn of its mailbox; the turn ends after the lock was given up.
 2. When the registration can't be trusted any more, everything in memory is dropped first, without `deactivate()`; then
    the node registers as a new incarnation.
-3. `deactivate()` may call other actors, so no turn of one actor is held while another one's is waited for here.
+3. Migrations that outlast their activation keep the lock; whoever gets a turn before they have ended gives it back.
+4. `deactivate()` may call other actors, so no turn of one actor is held while another one's is waited for here.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from lazymig._finishing import Finishing
 from lazymig._locks import Locks
 from lazymig._mailbox import Mailbox
 from lazymig._turn import in_turn
 from lazymig.activation import Activation
-from lazymig.actor import Actor
+from lazymig.actor import is_quiet
 from lazymig.errors import NodeStoppedError, StoreError
 from lazymig.hooks import Deactivated, DeactivationFailed, LeaseLost, NodeStarted, tell
 
@@ -55,6 +57,7 @@ class Residents:
         label: The node's label, for its events.
         idle_seconds: Actors unused for that long are let go.
         max_active: Of more than that, the longest idle are let go.
+        activation_seconds: How long callers wait for migrations.
     """
 
     def __init__(  # noqa: PLR0913  (the node's options)
@@ -66,6 +69,7 @@ class Residents:
         label: str,
         idle_seconds: float,
         max_active: int,
+        activation_seconds: float,
     ) -> None:
         self._membership = membership
         self._hooks = hooks
@@ -86,21 +90,30 @@ class Residents:
             wake=self._wake.set,
             label=label,
         )
+        self.finishing = Finishing(self.locks, activation_seconds, self._note_end)
 
     # --- turns -------------------------------------------------------------------------------------------------
 
-    async def take(self, key: ActorKey, *, shared: bool) -> Mailbox:
-        """Wait for a turn on an actor."""
-        mailbox = self._mailboxes.get(key)
-        if mailbox is None:
-            mailbox = self._mailboxes[key] = Mailbox(key)
-        self._idle.pop(mailbox, None)
-        try:
-            await mailbox.take(shared=shared)
-        except BaseException:
-            self._note_idle(mailbox)
-            raise
-        return mailbox
+    async def take(self, key: ActorKey, *, shared: bool, is_patient: bool = False) -> Mailbox:
+        """Wait for a turn on an actor.
+
+        Raises:
+            ActivationInProgressError: Migrations go on for too long, to who is not patient.
+        """
+        while True:
+            mailbox = self._mailboxes.get(key)
+            if mailbox is None:
+                mailbox = self._mailboxes[key] = Mailbox(key)
+            self._idle.pop(mailbox, None)
+            try:
+                await mailbox.take(shared=shared)
+            except BaseException:
+                self._note_idle(mailbox)
+                raise
+            if mailbox.finishing is None:
+                return mailbox
+            self.give(mailbox, shared=shared)
+            await self.finishing.wait(mailbox, is_patient=is_patient)
 
     def give(self, mailbox: Mailbox, *, shared: bool) -> None:
         """End a turn."""
@@ -117,6 +130,11 @@ class Residents:
         if len(self._mailboxes) > self._max_active or not self._idle_seconds:
             self._wake.set()
 
+    def _note_end(self, mailbox: Mailbox) -> None:
+        if mailbox.key in self._wanted:
+            self.locks.yield_to_others(mailbox.key)
+        self._note_idle(mailbox)
+
     # --- actor objects -----------------------------------------------------------------------------------------
 
     async def open(self, mailbox: Mailbox, actor_type: ActorType[Any]) -> None:
@@ -129,13 +147,18 @@ class Residents:
         while not mailbox.is_active:
             async with mailbox.opening:
                 if not mailbox.is_active:
-                    mailbox.drop()
-                    await self._activate(mailbox, actor_type)
+                    self.drop(mailbox)
+                    if mailbox.finishing is None:
+                        await self._activate(mailbox, actor_type)
+            await self.finishing.wait(mailbox)
 
     async def _activate(self, mailbox: Mailbox, actor_type: ActorType[Any]) -> None:
         started = self._membership.clock()
         lease = await self.locks.lock(mailbox, 0.0)
-        activation = Activation(mailbox.key, actor_type, lease, hooks=self._hooks, started=started)
+        activation = Activation(
+            mailbox.key, actor_type, lease,
+            hooks=self._hooks, started=started, activation_seconds=self.finishing.seconds,
+        )  # fmt: skip
         try:
             refusal = activation.refusal()
             if refusal is not None:
@@ -146,8 +169,8 @@ class Residents:
             if activation.failure is not None:
                 raise activation.failure
         except BaseException:
-            activation.close()
-            await self.locks.unlock(mailbox)
+            self.finishing.begin(mailbox, activation.close())
+            await self.finishing.unlock(mailbox)
             raise
         mailbox.actor = actor
         mailbox.activation = activation
@@ -160,10 +183,14 @@ class Residents:
                 await self._deactivate(mailbox.key, actor)
                 self._tell(Deactivated, self._membership.node_id, mailbox.key, reason)
         finally:
-            mailbox.drop()
+            self.drop(mailbox)
+
+    def drop(self, mailbox: Mailbox) -> None:
+        """Forget the actor object; the lock stays."""
+        self.finishing.begin(mailbox, mailbox.drop())
 
     async def _deactivate(self, key: ActorKey, actor: Any) -> None:
-        if _is_quiet(actor):
+        if is_quiet(actor):
             return
         try:
             with in_turn(key, self, "deactivate"):  # in a task of its own, which it may cancel
@@ -187,7 +214,9 @@ class Residents:
             if lease is not None:
                 lease.is_lost = True
                 self._tell(LeaseLost, lease.fence.node, mailbox.key)
-            mailbox.drop()
+            if mailbox.finishing is not None:
+                mailbox.finishing.cancel()
+            self.drop(mailbox)
             if mailbox.is_free:
                 self._mailboxes.pop(mailbox.key, None)
         self._idle.clear()
@@ -241,7 +270,7 @@ class Residents:
         for mailbox in mailboxes:
             del self._idle[mailbox]
             self._going.add(mailbox.key)
-            if _is_quiet(mailbox.actor):
+            if is_quiet(mailbox.actor):
                 quiet.append(mailbox.key)
             else:
                 group.start_soon(self._let_go_of, mailbox.key, reason)
@@ -257,6 +286,11 @@ class Residents:
         """Tell whether the actor is held, or about to be."""
         return key in self._mailboxes
 
+    def is_finishing(self, key: ActorKey) -> bool:
+        """Tell whether migrations of the actor go on that outlasted their activation."""
+        mailbox = self._mailboxes.get(key)
+        return mailbox is not None and mailbox.finishing is not None
+
     def idle_for(self, key: ActorKey) -> float:
         """Return for how many seconds a held actor was not used; 0 if it is in use, or not held."""
         mailbox = self._mailboxes.get(key)
@@ -269,11 +303,11 @@ class Residents:
             return
         self._wanted.add(key)
         try:
-            mailbox = await self.take(key, shared=False)
+            mailbox = await self.take(key, shared=False, is_patient=True)
             try:
                 if mailbox.lease is not None:
                     await self.close(mailbox, reason)
-                    await self.locks.unlock(mailbox)
+                    await self.finishing.unlock(mailbox)
                     self.locks.yield_to_others(key)
             finally:
                 self.give(mailbox, shared=False)
@@ -282,7 +316,7 @@ class Residents:
 
     async def give_all_up(self) -> None:
         """Let go of everything that is held now."""
-        quiet = [key for key, mailbox in self._mailboxes.items() if mailbox.is_free and _is_quiet(mailbox.actor)]
+        quiet = [key for key, mailbox in self._mailboxes.items() if mailbox.is_free and is_quiet(mailbox.actor)]
         for start in range(0, len(quiet), LET_GO_TOGETHER):
             await self._let_go_together(quiet[start : start + LET_GO_TOGETHER], "drained")
         async with anyio.create_task_group() as group:
@@ -295,10 +329,10 @@ class Residents:
                 mailbox = self._mailboxes.get(key)
                 if mailbox is None or not mailbox.is_free:
                     return  # in use again: it will be idle anew, and takes no place of the others meanwhile
-                mailbox = await self.take(key, shared=False)
+                mailbox = await self.take(key, shared=False, is_patient=True)
                 try:
                     await self.close(mailbox, reason)
-                    await self.locks.unlock(mailbox)
+                    await self.finishing.unlock(mailbox)
                 finally:
                     self.give(mailbox, shared=False)
         except Exception as error:  # a fault of ours: the others are let go of all the same
@@ -313,10 +347,10 @@ class Residents:
         try:
             for key in keys:
                 mailbox = self._mailboxes.get(key)
-                if mailbox is not None and mailbox.is_free and _is_quiet(mailbox.actor):
+                if mailbox is not None and mailbox.is_free and is_quiet(mailbox.actor):
                     taken.append(await self.take(key, shared=False))
                     await self.close(mailbox, reason)
-            await self.locks.unlock(*taken)
+            await self.finishing.unlock(*taken)
         except Exception as error:  # a fault of ours
             context = {"message": f"{len(keys)} actors could not be let go of", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
@@ -341,21 +375,20 @@ class Residents:
         self.drop_all()
 
     async def _leave(self, key: ActorKey) -> None:
-        mailbox = await self.take(key, shared=False)
+        mailbox = await self.take(key, shared=False, is_patient=True)
         try:
             await self.close(mailbox, "stopped")
             mailbox.lease = None  # freed by the node's end
         finally:
             self.give(mailbox, shared=False)
 
+    async def stop_finishing(self) -> None:
+        """Cancel the migrations that still go on, and wait for their end."""
+        await self.finishing.stop(list(self._mailboxes.values()))
+
     def _tell(self, event: type[Event], *fields: Any) -> None:
         if self._hooks:
             tell(self._hooks, event(*fields))
-
-
-def _is_quiet(actor: Any) -> bool:
-    """Tell whether nothing of an actor runs when it is let go of."""
-    return actor is None or type(actor).deactivate is Actor.deactivate
 
 
 def _make(actor_type: ActorType[Any], activation: Activation) -> Any:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lazymig._version import unpack
-from lazymig.errors import ActivationClosedError, LeaseLostError, MigrationFailedError
+from lazymig.errors import ActivationClosedError, ActivationInProgressError, LeaseLostError, MigrationFailedError
 from lazymig.hooks import Activated, EntriesConverted, MigrationApplied, MigrationFailed, StateRefused, tell
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lazymig.errors import ActivationError
     from lazymig.hooks import Hook
     from lazymig.suite import ActorType
+
+_UNTOLD = (LeaseLostError, ActivationClosedError, ActivationInProgressError)
+"""Errors that say nothing about the stored state."""
 
 
 class Telling:
@@ -44,7 +47,7 @@ class Telling:
 
     def failed(self, error: ActivationError) -> None:
         """Tell that a migration failed, or that the stored state was refused or can't be read."""
-        if not self._hooks or isinstance(error, (LeaseLostError, ActivationClosedError)):
+        if not self._hooks or isinstance(error, _UNTOLD):
             return
         if isinstance(error, MigrationFailedError):
             kind = type(error.__cause__ or error).__name__

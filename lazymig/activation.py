@@ -11,10 +11,12 @@ Rules:
 5. What reads or writes the stored states takes turns within an activation: a task beside another one sees its commit
    entirely or not at all.
 6. An actor that failed to come up has not activated, even if its own code swallowed the error.
+7. Migrations that may take long run in a task of their own, see `lazymig._migrating`; the others make none.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from lazymig import _plan, _upgrade
@@ -33,11 +35,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from lazymig._lease import Lease
+    from lazymig._migrating import Migrating
     from lazymig._records import ActorKey, MigrationInfo
     from lazymig.hooks import Hook
     from lazymig.suite import ActorType
 
 T = TypeVar("T")
+
+DEFAULT_ACTIVATION_SECONDS = 30.0
+"""Longer than most callers wait, and far longer than most migrations take."""
 
 _NOTHING: Mapping[str, int] = {}
 
@@ -54,8 +60,8 @@ class Activation:
     """
 
     __slots__ = (
-        "_context", "_has_context", "_holding", "_is_block", "_states", "_tables", "_telling", "converted_first",
-        "failure", "key",
+        "_activation_seconds", "_context", "_holding", "_is_block", "_states", "_tables", "_telling",
+        "converted_first", "failure", "key",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  (made by the node only)
@@ -68,17 +74,18 @@ class Activation:
         refusal: ActivationError | None = None,
         started: float = 0.0,
         is_block: bool = False,
+        activation_seconds: float = DEFAULT_ACTIVATION_SECONDS,
     ) -> None:
         self.key = key
         self.failure: ActivationError | None = None
         self.converted_first: Mapping[str, int] = _NOTHING
         self._holding = Holding(key, actor_type, lease, refusal)
+        self._activation_seconds = activation_seconds
         self._is_block = is_block
         self._telling = Telling(hooks, key, actor_type, "" if lease is None else lease.fence.node, started)
         self._states: dict[str, State[Any]] = {}
         self._tables: Tables | None = None
-        self._context: Any = None
-        self._has_context = False
+        self._context: Any = _NOTHING  # it is not made yet
 
     def __repr__(self) -> str:
         """Show the actor."""
@@ -104,9 +111,8 @@ class Activation:
     @property
     def context(self) -> Any:
         """The context object that migrations get, made at its first use."""
-        if not self._has_context:
+        if self._context is _NOTHING:
             self._context = self._holding.type.make_context(self)
-            self._has_context = True
         return self._context
 
     @overload
@@ -177,6 +183,10 @@ class Activation:
         lease = self._holding.lease
         return lease is not None and name in lease.states
 
+    def sees_staged(self) -> bool:
+        """Tell whether the code that runs may see what migrations have staged: not who has left them."""
+        return self._holding.migrating is None or running_in(self) is not None
+
     async def load(self, state: State[T]) -> T | None:
         """See `State.load`."""
         if self._is_in_chain():
@@ -238,18 +248,23 @@ class Activation:
         self._telling.failed(plan)
         return plan
 
-    def close(self) -> None:
-        """End it: nothing is read or stored through it any more."""
+    def close(self) -> Migrating | None:
+        """End it: nothing is read or stored through it any more, but by the migrations that still go on, if any."""
         self._holding.is_closed = True
+        migrating, self._holding.migrating = self._holding.migrating, None
+        if migrating is None:
+            return None
+        migrating.tell_end(self._telling.failed)
+        return None if migrating.task.done() else migrating
 
     # --- within ------------------------------------------------------------------------------------------------
 
     async def _load(self, state: State[T], default: T | None, *, migrates: bool) -> T | None:
         """Load a state in a turn; it is not loaded if that fails, and the hooks hear why."""
-        state.reset()
         try:
             lease = await self._holding.take_turn()
             try:
+                state.reset()  # not before the turn: migrations work on the handles
                 if not migrates:
                     self._holding.check_version()
                 elif self._holding.plan is None:
@@ -258,9 +273,12 @@ class Activation:
                 self._telling.activated(lease.stamp, 0)
             finally:
                 self._holding.turns.release()
-        except ActivationError as error:
-            self.failure = error
-            self._telling.failed(error)
+        except BaseException as error:
+            if not self._holding.is_busy:
+                state.reset()
+            if isinstance(error, ActivationError):
+                self.failure = error
+                self._telling.failed(error)
             raise
         self.failure = None
         return value
@@ -276,14 +294,22 @@ class Activation:
 
     async def _bring_up(self, lease: Lease) -> None:
         holding = self._holding
+        holding.raise_failure()
         plan = holding.decide()
         if isinstance(plan, ActivationError):
             raise plan
         self.converted_first = _plan.eager_tables(holding.type.chain, holding.found(), plan) or _NOTHING
-        if plan.must_commit or self.converted_first:
-            holding.check_writable()
+        if not (plan.must_commit or self.converted_first):
+            self._note_up(lease, plan)
+            return
+        holding.check_writable()
+        if self.converted_first or any(step.is_async for step in plan.steps):
+            await holding.migrate(partial(self._migrate, lease, plan), self._activation_seconds)
+        else:
             await self._migrate(lease, plan)
-        holding.plan = plan
+
+    def _note_up(self, lease: Lease, plan: _plan.Plan) -> None:
+        self._holding.plan = plan
         self._telling.activated(lease.stamp, len(plan.steps))
 
     async def _migrate(self, lease: Lease, plan: _plan.Plan) -> None:
@@ -307,6 +333,7 @@ class Activation:
                 state.keep(value)
             else:
                 state.fill(lease.states.get(state.name))
+        self._note_up(lease, plan)
 
     async def _run(self, lease: Lease, plan: _plan.Plan) -> tuple[dict[str, bytes | None], Staged]:
         if not plan.steps:

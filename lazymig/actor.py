@@ -85,6 +85,11 @@ def actions_of(actor_class: Any) -> Mapping[str, bool]:
     return MappingProxyType(found)
 
 
+def is_quiet(actor: Any) -> bool:
+    """Tell whether nothing of an actor, or of none, runs when it is let go of."""
+    return actor is None or type(actor).deactivate is Actor.deactivate
+
+
 class Proxy:
     """Stands for an actor elsewhere: every public name is an action that can be awaited."""
 

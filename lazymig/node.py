@@ -30,6 +30,7 @@ from lazymig._records import ActorKey
 from lazymig._residents import Residents
 from lazymig._turn import running_turn
 from lazymig._uncut import finish
+from lazymig.activation import DEFAULT_ACTIVATION_SECONDS
 from lazymig.actor import Proxy
 from lazymig.errors import (
     DefinitionError,
@@ -72,6 +73,8 @@ class Node:
         label: Its name for people; default host and process id.
         build: Name of the release it runs, for people.
         lease_seconds: How long after a heartbeat it counts as alive; then others may take its actors.
+        activation_seconds: How long a call or a block waits for migrations of its actor, async functions and eager
+            conversions of entries, before it gets `ActivationInProgressError`; they go on.
         hand_over_seconds: How long a call that can't run here waits for a node that takes it, and a block for an
             actor that another node holds; 0 means not at all.
         idle_seconds: Actors unused for that long are deactivated; 0 means at once.
@@ -95,6 +98,7 @@ class Node:
         label: str | None = None,
         build: str | None = None,
         lease_seconds: float = 3.0,
+        activation_seconds: float = DEFAULT_ACTIVATION_SECONDS,
         hand_over_seconds: float = 10.0,
         idle_seconds: float = DEFAULT_IDLE_SECONDS,
         move_on_seconds: float = DEFAULT_MOVE_ON_SECONDS,
@@ -103,7 +107,8 @@ class Node:
         drain_on_sigterm: bool = True,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        _options.check_positive("lease_seconds", lease_seconds)
+        for name, value in {"lease": lease_seconds, "activation": activation_seconds}.items():
+            _options.check_positive(f"{name}_seconds", value)
         _options.check_store(store)
         _options.check_count("max_active", max_active)
         _options.check_flag("drain_on_sigterm", drain_on_sigterm)
@@ -122,8 +127,9 @@ class Node:
         self.grace_seconds = grace_seconds
         self._membership = Membership(store, self.label, build, lease_seconds, offers_of(self._types))
         self._residents = Residents(
-            store, self._membership, self._hooks, label=self.label, idle_seconds=idle_seconds, max_active=max_active
-        )
+            store, self._membership, self._hooks,
+            label=self.label, idle_seconds=idle_seconds, max_active=max_active, activation_seconds=activation_seconds,
+        )  # fmt: skip
         self._membership.active = lambda: self._residents.active
         self._view = FleetView(store)
         self._calls = Calls(
@@ -193,6 +199,7 @@ class Node:
         if (draining := self._draining) is not None:
             draining.cancel()
             await asyncio.wait([draining])
+        await self._residents.stop_finishing()
         await self._courier.finish_serving(min(self._membership.lease_seconds, max(1.0, self.grace_seconds)))
         await self._courier.outbox.end_calls(NodeStoppedError(self.label))
         for task in self._tasks:
@@ -242,6 +249,7 @@ class Node:
             CallNotTakenError: Nobody took the call in time; the action did not run.
             CallLostError: The node that took the call died over it; the action may have run.
             QueueFullError: Too many calls wait for the actor; the action did not run.
+            ActivationInProgressError: Its migrations take too long, and go on; the action did not run.
             ActivationError: The actor can't be activated; the action did not run.
             RemoteError: The action raised on another node.
             Exception: Whatever the action raised here.

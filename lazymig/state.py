@@ -32,6 +32,7 @@ class State(Generic[T]):
     """
 
     _value: Any
+    _is_loaded: bool | None  # None: a migration staged it
     __slots__ = ("_activation", "_carried", "_has_value", "_is_loaded", "_typed", "_value", "name")
 
     def __init__(self, activation: Activation, name: str, typed: Typed[T] | None) -> None:
@@ -107,6 +108,8 @@ class State(Generic[T]):
             LateMigrationError: It lacks a late migration that has no consent.
             MigrationFailedError: A migration raised; the stored states are as they were.
             CorruptStateError: It can't be read, or doesn't fit its type.
+            ActivationInProgressError: Migrations take longer than the node's ``activation_seconds``, and go on: call
+                again to wait for them again.
             LeaseLostError: Another node may have taken the actor; nothing was stored.
         """
         return await self._activation.migrate_and_load(self, default)
@@ -141,7 +144,7 @@ class State(Generic[T]):
     @property
     def is_loaded(self) -> bool:
         """Whether it has a value to use."""
-        return self._is_loaded
+        return self._is_loaded is not False
 
     @property
     def is_empty(self) -> bool:
@@ -149,8 +152,8 @@ class State(Generic[T]):
         return not self._has_value
 
     def check_loaded(self) -> None:
-        """Refuse the use of a value that isn't there."""
-        if not self._is_loaded:
+        """Refuse the use of a value that isn't there, or that migrations work on whose caller has left."""
+        if self._is_loaded is not True and not (self.is_loaded and self._activation.sees_staged()):
             raise NotLoadedError(self._activation.key, self.name)
 
     def reset(self) -> None:
@@ -173,14 +176,15 @@ class State(Generic[T]):
         elif default is not None:
             self._value = self._copy(default, as_json=as_json)
             self._has_value = True
-        self._is_loaded = True
+        self._is_loaded = None if as_json else True
         value: T | None = self._value
         return value
 
     def empty(self) -> None:
         """Take the value away; the handle stays loaded."""
+        is_loaded = self._is_loaded
         self.reset()
-        self._is_loaded = True
+        self._is_loaded = None if is_loaded is None else True
 
     def retype(self, typed: Typed[Any]) -> None:
         """Decode the value as another type from the next load on.
@@ -190,7 +194,7 @@ class State(Generic[T]):
         """
         if self._typed is not None and self._typed is not typed:
             raise DefinitionError(f"{self.subject} has a type already. Give it the same type= everywhere.")
-        if self._typed is None and self._is_loaded:
+        if self._typed is None and self.is_loaded:
             raise DefinitionError(f"{self.subject} is loaded already. Give type= where the handle is first asked for.")
         self._typed = typed
 

@@ -245,6 +245,10 @@ async def at_memory() -> AsyncIterator[Node]:
 async def test_no_task_is_made_to_activate_call_and_leave(at_memory: Node) -> None:
     async with tasks_counted() as made:
         assert await at_memory.call("Car", "a", "read") == 1
+    assert [coroutine.__qualname__ for coroutine in made] == ["Migrating._run"], "an async migration"
+    await at_memory._residents.give_all_up()
+    async with tasks_counted() as made:
+        assert await at_memory.call("Car", "a", "read") == 1
         await at_memory.call("Car", "a", "add")
         async with at_memory.activate("Car", "b") as activation:
             await activation.state().migrate_and_load(default={})

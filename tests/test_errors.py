@@ -39,6 +39,7 @@ MADE: list[errors.LazymigError] = [
     errors.ReadOnlyActionError(KEY, "read"),
     errors.ActivationClosedError(KEY),
     errors.ActorLockedError(KEY, "n1", 1.5),
+    errors.ActivationInProgressError(KEY, 30.0),
     errors.LeaseLostError(KEY),
     errors.CallError("not made"),
     errors.UnknownActorTypeError("Cat", ["Car"]),

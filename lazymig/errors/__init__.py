@@ -19,6 +19,7 @@
         ReadOnlyActionError
         ActivationClosedError
         ActorLockedError
+        ActivationInProgressError
         LeaseLostError
       CallError                       the call, not the actor
         UnknownActorTypeError
@@ -45,6 +46,7 @@ Constructors take fields and build the message; every error pickles with its fie
 from lazymig.errors._activation import (
     ActivationClosedError,
     ActivationError,
+    ActivationInProgressError,
     ActorLockedError,
     CorruptStateError,
     LateMigrationError,
@@ -92,6 +94,7 @@ from lazymig.errors._store import (
 __all__ = [
     "ActivationClosedError",
     "ActivationError",
+    "ActivationInProgressError",
     "ActorLockedError",
     "CallError",
     "CallLostError",

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from semver import Version
 
-    from lazymig._records import ActorKey
     from lazymig._entries import Place
+    from lazymig._records import ActorKey
 
 
 class ActivationError(LazymigError):
@@ -204,6 +204,22 @@ class ActorLockedError(ActivationError):
             key,
             f"{who(key)} is active on node {owner}, which did not give it up within {waited_seconds:g} s. Try again "
             f"later, or wait longer (wait_seconds=, Node(hand_over_seconds=…)).",
+        )
+
+
+class ActivationInProgressError(ActivationError):
+    """Migrations of the actor take longer than callers wait, and go on; what was asked for did not run and will not.
+
+    Attributes:
+        waited_seconds: How long the caller waited.
+    """
+
+    def __init__(self, key: ActorKey, waited_seconds: float) -> None:
+        self.waited_seconds = waited_seconds
+        super().__init__(
+            key,
+            f"migrations of {who(key)}, or of its entries, still run on this node after {waited_seconds:g} s, and go "
+            f"on. Call or activate it again later, or let callers wait longer (Node(activation_seconds=…)).",
         )
 
 
