@@ -189,8 +189,12 @@ CASES = (
         2.0, "ratio", tables.conversion, LONG, LONG_QUICK,
     ),
     Case(
-        "scan", "scan, {calls:,} entries of 200 B, SQLite", "SELECT, decode",
-        1.3, "ratio", tables.scan, LONG, LONG_QUICK,
+        "scan", "scan, {calls:,} entries of 200 B, SQLite", "SELECT row by row (aiosqlite), decode",
+        1.3, "ratio", partial(tables.scan, is_at_once=False), LONG, LONG_QUICK,
+    ),
+    Case(
+        "scan-at-once", "the same", "SELECT, all rows in memory, decode",
+        1.3, "ratio", partial(tables.scan, is_at_once=True), LONG, LONG_QUICK,
     ),
     Case(
         "memory", "{calls:,} active actors, states of 300 B", "their decoded values",

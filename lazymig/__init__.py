@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lazymig.state import State
     from lazymig.stores import open_store
     from lazymig.suite import ActorType, Suite
+    from lazymig.table import Table
 
 __all__ = [
     "Activation",
@@ -30,6 +31,7 @@ __all__ = [
     "Node",
     "State",
     "Suite",
+    "Table",
     "Upgraded",
     "action",
     "errors",
@@ -51,6 +53,7 @@ _ROOMS = {
     "state": ("State",),
     "stores": ("open_store",),
     "suite": ("ActorType", "Suite"),
+    "table": ("Table",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -7,8 +7,8 @@ Rules:
 2. Then chunk after chunk, each in a transaction of its own, every entry with its stamp: a conversion that was cut off
    goes on with the entries that lack it, and none is converted twice.
 3. When one fails, those before it in its chunk are stored first.
-4. What a conversion writes to tables is stored with its entry's chunk. An entry that was written that way is not
-   converted any more.
+4. What a conversion writes to tables is stored with its entry's chunk, and converted in turn if its stamp is too low
+   for its table: tables are gone through until none has such an entry.
 5. The stamp comes last, with what the migrations' functions make, and takes the mark away.
 """
 
@@ -19,20 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig import _plan, _upgrade, codec
 from lazymig._entries import PAGE_BYTES, PAGE_ENTRIES, Entry, Range
+from lazymig._holding import lowest
+from lazymig._inspection import decode_entry
+from lazymig._records import Marks
 from lazymig._running import RUNNING, Running, Staged
-from lazymig._tables import decode_entry
-from lazymig.errors import ActivationError
+from lazymig.errors import ActivationError, InvalidValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from lazymig._entries import Page
+    from lazymig._entries import Count, Page, Place
     from lazymig._holding import Holding
     from lazymig._lease import Lease
     from lazymig._records import AppliedSet
     from lazymig._telling import Telling
     from lazymig.activation import Activation
-    from lazymig._entries import Place
 
 _Waiting = list[tuple["Place", bytes, _plan.EntryPlan]]
 
@@ -69,35 +70,48 @@ class Conversions:
             MigrationFailedError: A conversion raised; the entries before it are converted, its own is as it was.
             NewerStateError: An entry is newer by a major version; as CorruptStateError, likewise.
         """
-        lease, mark = self._lease, max(self._tables.values())
-        if lease.marks.converting < mark:
-            await self._commit({}, mark)
-        for table in sorted(self._tables):
-            rest: Range | None = Range(table)
-            count = 0
-            while rest is not None:
-                page = await lease.store.entries(self._holding.key, rest, PAGE_ENTRIES, PAGE_BYTES)
-                converted, failure = await self._convert(table, page)
-                if converted:
-                    await self._commit(converted, lease.marks.converting)
-                    count += len(converted)
-                    self._telling.converted(table, self._tables[table], count)
-                if failure is not None:
-                    raise failure
-                rest = None if page.is_last else rest.after(page.keys[-1])
-        counts = await lease.store.tables(self._holding.key)
-        return min((of.applied.highest for of in counts), default=None)
+        while True:
+            counts = await self._lease.store.tables(self._holding.key)
+            lacking = sorted({of.table for of in counts if self._lacks(of)})
+            if not lacking:
+                return min((of.applied.highest for of in counts), default=None)
+            mark = max(self._tables.values())
+            if self._lease.marks.converting < mark:
+                await self._commit({}, mark)
+            for table in lacking:
+                await self._convert_table(table)
+
+    def _lacks(self, of: Count) -> bool:
+        """Tell whether entries of a stamp are to be converted, or refused."""
+        if of.table not in self._tables:
+            return False
+        plan = self._decide((of.table, ""), of.applied)
+        return isinstance(plan, ActivationError) or bool(plan.steps)
+
+    async def _convert_table(self, table: str) -> None:
+        rest: Range | None = Range(table)
+        count = 0
+        while rest is not None:
+            page = await self._lease.store.entries(self._holding.key, rest, PAGE_ENTRIES, PAGE_BYTES)
+            converted, failure = await self._convert(table, page)
+            if converted:
+                await self._commit(converted, self._lease.marks.converting)
+                count += len(converted)
+                self._telling.converted(table, self._tables[table], count)
+            if failure is not None:
+                raise failure
+            rest = None if page.is_last else rest.after(page.keys[-1])
 
     async def _commit(self, entries: Staged, mark: int) -> None:
         lease = self._lease
-        marks = lease.marks._replace(converting=mark)
+        marks = Marks(mark, lowest(lease.marks.oldest, entries))
         await lease.commit({}, lease.stamp, entries=entries, marks=marks)
 
-    async def _convert(self, table: str, page: Page) -> tuple[Staged, Exception | None]:
+    async def _convert(self, table: str, page: Page) -> tuple[Staged, BaseException | None]:
         """Return what is to be stored of a page, and what failed after it."""
         plans: dict[int, _plan.EntryPlan | ActivationError] = {}  # by object: a page has few different stamps
         waiting: _Waiting = []
-        failure: Exception | None = None
+        failure: BaseException | None = None
         for key, data, applied in zip(page.keys, page.data, page.applied, strict=True):
             plan = plans.get(id(applied))
             if plan is None:
@@ -115,31 +129,60 @@ class Conversions:
         chain = self._holding.type.chain
         return _plan.decide_entry(chain, place, applied, self._tables[place[0]], self._holding.key)
 
-    async def _one_by_one(self, waiting: _Waiting) -> tuple[Staged, Exception | None]:
-        stored: Staged = {}
+    async def _one_by_one(self, waiting: _Waiting) -> tuple[Staged, BaseException | None]:
+        """Convert in order, and encode together what came out."""
+        written: Staged = {}
         own: Staged = {}
-        running = Running(self._activation, [stored, own], is_conversion=True)
+        running = Running(self._activation, [written, own], is_conversion=True)
+        context, key = self._activation.context, self._holding.key
+        results: list[tuple[Place, _plan.EntryPlan, Any, Staged]] = []
+        failure: BaseException | None = None
         token = RUNNING.set(running)
         try:
-            for (place, data, plan), value in zip(waiting, _decoded(waiting), strict=True):
-                if place in stored:
+            for (place, data, plan), decoded in zip(waiting, _decoded(waiting), strict=True):
+                if place in written:
                     continue
-                entry = await self._entry(place, data, plan, value, running)
+                value = decode_entry(key, place, data) if decoded is None else decoded
+                result = _upgrade.convert_at_once(plan.steps, value, context, key, place, running)
+                if isinstance(result, _upgrade.Rest):
+                    result = await result.finish()
+                results.append((place, plan, result, own))
                 if own:
-                    stored.update(own)
-                    own.clear()
-                stored[place] = entry
+                    written.update(own)
+                    running.staged[-1] = own = {}
         except ActivationError as error:
-            return stored, error
+            failure = error
         finally:
             running.is_running = False
             RUNNING.reset(token)
-        return stored, None
+        return self._encoded(results, failure)
 
-    async def _at_once(self, waiting: _Waiting, at_once: int) -> tuple[Staged, Exception | None]:
+    def _encoded(
+        self, results: Sequence[tuple[Place, _plan.EntryPlan, Any, Staged]], failure: BaseException | None
+    ) -> tuple[Staged, BaseException | None]:
+        """Return what is to be stored of conversions, up to one whose result is no JSON."""
+        try:
+            encoded = codec.encode_many([value for _, _, value, _ in results], "the entries")
+        except InvalidValueError:
+            encoded = []
+        stored: Staged = {}
+        for number, (place, plan, value, own) in enumerate(results):
+            if encoded:
+                data = encoded[number]
+            else:
+                try:
+                    data = _upgrade.encode_entry(value, plan.steps, self._holding.key, place)
+                except ActivationError as error:
+                    return stored, error
+            stored[place] = Entry(data, plan.applied)
+            if own:
+                stored.update(own)
+        return stored, failure
+
+    async def _at_once(self, waiting: _Waiting, at_once: int) -> tuple[Staged, BaseException | None]:
         """Convert beside each other; what comes after one that failed is left for another time."""
         limit = asyncio.Semaphore(at_once)
-        outcomes: list[tuple[Staged, Entry] | ActivationError | None] = [None] * len(waiting)
+        outcomes: list[tuple[Staged, Entry] | BaseException | None] = [None] * len(waiting)
         has_failed = False
 
         async def convert(number: int, value: Any) -> None:
@@ -152,9 +195,11 @@ class Conversions:
                 RUNNING.set(running)  # of this task
                 try:
                     outcomes[number] = running.staged[-1], await self._entry(place, data, plan, value, running)
-                except ActivationError as error:
+                except (ActivationError, asyncio.CancelledError) as error:
                     outcomes[number] = error
                     has_failed = True
+                    if (task := asyncio.current_task()) is not None and task.cancelling():
+                        raise  # it is we who are cancelled, not something that it awaited
                 finally:
                     running.is_running = False
 
@@ -163,7 +208,7 @@ class Conversions:
                 group.create_task(convert(number, value))
         stored: Staged = {}
         for (place, _, _), outcome in zip(waiting, outcomes, strict=True):
-            if outcome is None or isinstance(outcome, ActivationError):
+            if outcome is None or isinstance(outcome, BaseException):
                 return stored, outcome
             own, entry = outcome
             if place not in stored:
@@ -174,7 +219,7 @@ class Conversions:
     async def _entry(self, place: Place, data: bytes, plan: _plan.EntryPlan, value: Any, running: Running) -> Entry:
         key = self._holding.key
         if value is None:
-            value = decode_entry(self._holding, place, data)
+            value = decode_entry(key, place, data)
         value = await _upgrade.convert(plan.steps, value, self._activation.context, key, place, running)
         return Entry(_upgrade.encode_entry(value, plan.steps, key, place), plan.applied)
 

@@ -9,6 +9,7 @@ from lazymig import _plan
 from lazymig._migrating import Migrating
 from lazymig._records import NO_MARKS, Marks
 from lazymig._turn import TURN
+from lazymig._version import is_newer_major
 from lazymig.errors import (
     ActivationClosedError,
     ActivationError,
@@ -181,7 +182,7 @@ class Holding:
         stamp = self.stamp_after(plan, creates_main=creates_main)
         marks = None
         if entries or lease.marks != NO_MARKS:
-            converting = lease.marks.converting
+            converting = self._mark(lease, entries)
             is_over = self.found().is_new or (stamp is not None and stamp.applied.highest >= converting)
             oldest = lowest(lease.marks.oldest if oldest is None else oldest, entries)
             marks = Marks(0 if is_over else converting, oldest)
@@ -190,6 +191,21 @@ class Holding:
         await lease.commit(writes, stamp, release=release, entries=entries, marks=marks)
         if main in writes:
             self._inferred = None  # of another value
+        if not lease.states and None in (entries or {}).values():
+            await lease.read_marks()  # it may be a new actor again
+
+    def _mark(self, lease: Lease, entries: Mapping[Place, Entry | None] | None) -> int:
+        """Return up to which version, packed, the actor has entries, if its stamp doesn't tell.
+
+        Software that has not brought the actor up may put entries of a newer major: older software is refused from then
+        on, as it is during a conversion.
+        """
+        converting = lease.marks.converting
+        if not entries or self.found().is_new:
+            return converting
+        highest = max((entry.applied.highest for entry in entries.values() if entry is not None), default=0)
+        known = max(self.found().applied.highest, converting)
+        return highest if is_newer_major(highest, known) else converting
 
 
 def lowest(oldest: int | None, entries: Mapping[Place, Entry | None] | None) -> int | None:

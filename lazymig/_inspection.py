@@ -96,7 +96,7 @@ def as_record(found: StoredActor) -> ActorRecord:
     states = {name: decode_state(found.key, name, data) for name, data in sorted(found.states.items())}
     info = None if found.stamp is None else found.stamp.info
     converting = _version.unpack(found.marks.converting) if found.marks.converting else None
-    return ActorRecord(found.key, info, states, found.owner, found.revision, converting)
+    return ActorRecord(found.key, info, states, found.owner, found.revision, converting, found.marks.oldest is not None)
 
 
 def decode_state(key: ActorKey, name: str, data: bytes) -> Any:

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from lazymig._entries import Entry
+    from lazymig._entries import Entry, Place
     from lazymig._records import ActorKey, Fence, Marks, Stamp, StoredActor
-    from lazymig._entries import Place
     from lazymig.fleet import Membership
     from lazymig.store import Store
 
@@ -137,6 +136,12 @@ class Lease:
                 self.states.pop(name, None)
             else:
                 self.states[name] = data
+
+    async def read_marks(self) -> None:
+        """Read what is stored of the marks, where only the store knows it."""
+        found = await self._store.read(self.key)
+        if found is not None:
+            self.marks = found.marks
 
     async def _settle(self) -> None:
         """Find out what became of a commit by reading owner and revision, then make its fence void.

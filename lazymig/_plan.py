@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from lazymig._conversions import Conversion
+    from lazymig._entries import Place
     from lazymig._migrations import Chain, Migration
     from lazymig._records import ActorKey
-    from lazymig._entries import Place
 
 EMPTY = AppliedSet()
 
@@ -139,12 +139,16 @@ def _decide(chain: Chain, found: Found, key: ActorKey | None) -> Plan | Activati
 def eager_tables(chain: Chain, found: Found, plan: Plan) -> dict[str, int]:
     """Return the tables whose entries are converted before all else: name to the version, packed, they are brought to.
 
-    None if no entry is as old as that, and none for an actor whose migrations don't run.
+    Those of pending migrations, and of migrations that the software lacked which last stored the actor: it may have put
+    entries. None if no entry is as old as that, and none for an actor whose migrations don't run.
     """
     oldest = found.marks.oldest
     if oldest is None or (found.has_states and not found.has_main):
         return {}
     pending = plan.steps if found.has_main else chain.pending(found.applied)
+    if found.stamp is not None and found.stamp.writer != chain.release:
+        lacked = {*pending, *chain.pending(found.stamp.writer)}
+        pending = tuple(step for step in chain.migrations if step in lacked)
     return {
         table: step.packed  # the last one stands
         for step in pending

@@ -352,6 +352,7 @@ class ActorRecord:
         owner: Node id of the lock's holder, or None.
         revision: Counts the actor's commits.
         converting: The version that an eager conversion of its entries is under way to, or None.
+        has_entries: Whether its tables have entries.
         quarantine: None.
     """
 
@@ -361,4 +362,5 @@ class ActorRecord:
     owner: str | None = None
     revision: int = 0
     converting: Version | None = None
+    has_entries: bool = False
     quarantine: None = field(default=None)

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from lazymig._entries import Entry
+    from lazymig._entries import Entry, Place
     from lazymig._migrations import Migration
-    from lazymig._entries import Place
 
 Staged = dict["Place", "Entry | None"]
 """Entries that are to be stored; None stands for one that is to be removed."""

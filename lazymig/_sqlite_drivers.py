@@ -19,6 +19,7 @@ import asyncio
 import sqlite3
 from contextlib import closing, suppress
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import aiosqlite
@@ -42,6 +43,9 @@ RETRY_SECONDS = 0.005
 
 PRIMARY_CODE = 0xFF
 """SQLite's extended error codes carry the primary one in their lowest byte."""
+
+FETCHED = 32
+"""How many rows are fetched at once where their bytes are counted."""
 
 _NO_UTF8 = "Could not decode to UTF-8"
 """How sqlite3's error begins, which has no code."""
@@ -74,13 +78,17 @@ def _read(cursor: sqlite3.Cursor, max_bytes: int | None) -> list[Any]:
         return cursor.fetchall()
     rows: list[Any] = []
     size = 0
-    for row in cursor:
-        if size >= max_bytes:
-            rows.append(())
+    while more := cursor.fetchmany(FETCHED):
+        sizes = [len(row[1]) if isinstance(row[1], (bytes, str)) else 0 for row in more]  # a number, if damaged
+        if size + sum(sizes) >= max_bytes:
+            place = next(place for place, so_far in enumerate(accumulate(sizes, initial=size)) if so_far >= max_bytes)
+            rows += more[:place]
+            if place < len(more) or cursor.fetchone():
+                rows.append(())
+            cursor.close()
             break
-        rows.append(row)
-        size += len(row[1]) if isinstance(row[1], (bytes, str)) else 0  # a damaged file may hold a number
-    cursor.close()
+        rows += more
+        size += sum(sizes)
     return rows
 
 

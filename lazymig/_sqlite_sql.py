@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from lazymig._sql_operations import BRIEF_BYTES, Batch, Claimed, Dialect, last, trip
@@ -127,10 +128,19 @@ _PUT_STATE = """
 
 _REMOVE_STATE = "DELETE FROM state WHERE type = :type AND id = :id AND name = :name"
 
-_PUT_ENTRY = """
-    INSERT INTO entry (type, id, name, key, value, lineage) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-    ON CONFLICT (type, id, name, key) DO UPDATE SET value = excluded.value, lineage = excluded.lineage
-"""
+MANY = 100
+"""How many entries one statement puts, where there are so many: it takes a third less for each than one by one."""
+
+
+def _put_entries(number: int) -> str:
+    rows = ", ".join(f"(?1, ?2, ?{at}, ?{at + 1}, ?{at + 2}, ?{at + 3})" for at in range(3, 3 + 4 * number, 4))
+    return f"""
+        INSERT INTO entry (type, id, name, key, value, lineage) VALUES {rows}
+        ON CONFLICT (type, id, name, key) DO UPDATE SET value = excluded.value, lineage = excluded.lineage
+    """  # noqa: S608  (places of parameters are put in, no value)
+
+
+_PUT_ENTRY, _PUT_ENTRIES = _put_entries(1), _put_entries(MANY)
 
 _REMOVE_ENTRY = "DELETE FROM entry WHERE type = ?1 AND id = ?2 AND name = ?3 AND key = ?4"
 
@@ -197,8 +207,12 @@ class SQLiteDealing:
         if revision is None:
             return None
         actor = of["type"], of["id"]
-        if kept := [(*actor, *row) for row in entries if row[2] is not None]:
-            yield Batch(((_PUT_ENTRY, {}),), rows=kept)
+        kept = [row for row in entries if row[2] is not None]
+        single = len(kept) - len(kept) % MANY
+        if many := [(*actor, *chain.from_iterable(kept[start : start + MANY])) for start in range(0, single, MANY)]:
+            yield Batch(((_PUT_ENTRIES, {}),), rows=many)
+        if rest := [(*actor, *row) for row in kept[single:]]:
+            yield Batch(((_PUT_ENTRY, {}),), rows=rest)
         if removed := [(*actor, name, key) for name, key, data, _ in entries if data is None]:
             yield Batch(((_REMOVE_ENTRY, {}),), rows=removed)
         yield trip((_MARK, of))

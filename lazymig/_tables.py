@@ -5,7 +5,8 @@ Rules:
 1. `put`, `update` and `delete` are staged, and stored by the next commit of the activation; what is read is what is
    stored with what is staged over it.
 2. An entry is checked whenever it is read, by its own stamp and by the actor's.
-3. An entry that was converted when it was read rides on the next commit: a bounded number, and never alone.
+3. An entry that was converted when it was read rides on the next commit of an actor that was brought up: a bounded
+   number, and never alone. Migrations begin without any.
 4. Code of migrations reads and writes past the turn, whose holder waits for it, see `lazymig._running`.
 """
 
@@ -17,19 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig import _plan, _upgrade, codec
 from lazymig._entries import NEXT, PAGE_BYTES, PAGE_ENTRIES, Entry, Range
+from lazymig._inspection import decode_entry
 from lazymig._running import RUNNING, Running, Staged, running_in
 from lazymig.codec import Subject
-from lazymig.errors import ActivationError, CorruptStateError, DefinitionError, NoEntryError
+from lazymig.errors import ActivationError, DefinitionError, NoEntryError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from lazymig._entries import Page
+    from lazymig._entries import Page, Place
     from lazymig._holding import Holding
     from lazymig._lease import Lease
     from lazymig._records import AppliedSet
     from lazymig.activation import Activation
-    from lazymig._entries import Place
 
 RIDING_ENTRIES = 100
 """How many entries that were converted when they were read are kept for the next commit."""
@@ -67,15 +68,26 @@ class Tables:
         return {**self._riding, **self._staged}
 
     async def bring_up(self, entries: Staged) -> Staged:
-        """Return what migrations put into tables, brought up as what is stored by this software is."""
-        brought: Staged = {}
-        for place, entry in entries.items():
+        """Bring up what migrations put into tables, as what is stored by this software is; return it.
+
+        What converts it sees the rest of it, and may write: that is brought up as well.
+        """
+        running = Running(self._activation, [entries], is_conversion=True)
+        waiting = [*entries]
+        while waiting:
+            place = waiting.pop()
+            entry = entries[place]
             if entry is not None and self._decide(place, entry.applied, None).steps:
-                value, applied = await self._bring_up(place, entry, None)
-                brought[place] = Entry(self.encode(place, value), applied)
-            else:
-                brought[place] = entry
-        return brought
+                before = dict(entries)
+                value, applied = await self._bring_up(place, entry, running, is_read_only=False)
+                entries[place] = Entry(self.encode(place, value), applied)
+                waiting += [other for other, now in entries.items() if other != place and before.get(other) is not now]
+        return entries
+
+    def drop_riding(self) -> None:
+        """Forget what was converted when it was read."""
+        self._riding.clear()
+        self._riding_bytes = 0
 
     def note_stored(self, entries: Staged) -> None:
         """Forget what was stored, but not what was staged meanwhile."""
@@ -96,7 +108,8 @@ class Tables:
             if writes and running.is_read_only:
                 raise DefinitionError(
                     f"a conversion of entries of {holding.key.type} that runs when they are read writes to a table. "
-                    f"Register it with eager=True, or write in the migration's function."
+                    f"Register it with eager=True and await migrate_and_load() before they are read, or write in the "
+                    f"migration's function."
                 )
             if holding.lease is None:
                 raise AssertionError("migrations run under a lock only")
@@ -107,6 +120,8 @@ class Tables:
         lease = await holding.take_turn()
         try:
             holding.check_version()
+            if self._activation.failure is not None:
+                raise self._activation.failure
             yield lease, None
         finally:
             holding.turns.release()
@@ -263,11 +278,10 @@ class Tables:
 
     def _plain(self, table: str, page: Page, running: Running | None) -> list[tuple[str, Any]] | None:
         """Return the values of a page of which nothing is to be converted; None if there may be something else."""
-        firsts: dict[int, tuple[str, AppliedSet]] = {}  # by object: a page has few different stamps
-        for key, applied in zip(page.keys, page.applied, strict=True):
-            firsts.setdefault(id(applied), (key, applied))
-        for key, applied in firsts.values():
-            if self._decide((table, key), applied, running).steps:
+        stamps = {id(applied): applied for applied in page.applied}  # by object: a page has few different ones
+        for applied in stamps.values():
+            first = page.keys[page.applied.index(applied)]
+            if self._decide((table, first), applied, running).steps:
                 return None
         try:
             return [*zip(page.keys, codec.decode_many(page.data), strict=True)]
@@ -281,14 +295,16 @@ class Tables:
             raise plan
         return plan
 
-    async def _bring_up(self, place: Place, entry: Entry, running: Running | None) -> tuple[Any, AppliedSet]:
+    async def _bring_up(
+        self, place: Place, entry: Entry, running: Running | None, *, is_read_only: bool = True
+    ) -> tuple[Any, AppliedSet]:
         """Return an entry's value, converted if need be, and what is applied to it then."""
         plan = self._decide(place, entry.applied, running)
-        value = decode_entry(self._holding, place, entry.data)
+        value = decode_entry(self._holding.key, place, entry.data)
         if not plan.steps:
             return value, entry.applied
         layers = [self._riding, self._staged, {}] if running is None else running.staged
-        inner = Running(self._activation, [*layers], is_conversion=True, is_read_only=True)
+        inner = Running(self._activation, [*layers], is_conversion=True, is_read_only=is_read_only)
         token = RUNNING.set(inner)
         try:
             value = await _upgrade.convert(plan.steps, value, self._activation.context, self._holding.key, place, inner)
@@ -296,7 +312,7 @@ class Tables:
             inner.is_running = False
             RUNNING.reset(token)
         data = _upgrade.encode_entry(value, plan.steps, self._holding.key, place)
-        if running is None and place not in self._staged:
+        if running is None and place not in self._staged and self._holding.plan is not None:
             self._ride(place, Entry(data, plan.applied))
         return value, plan.applied
 
@@ -313,15 +329,3 @@ class Tables:
 
     def _subject(self, place: Place) -> Subject:
         return Subject("entry {!r} of table {!r} of {}", place[1], place[0], self._holding.key)
-
-
-def decode_entry(holding: Holding, place: Place, data: bytes) -> Any:
-    """Return a stored entry's JSON value.
-
-    Raises:
-        CorruptStateError: The bytes are no JSON.
-    """
-    try:
-        return codec.decode(data)
-    except ValueError as error:
-        raise CorruptStateError(holding.key, f"it is no JSON ({error})", place) from None

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazymig import codec
-from lazymig.errors import InvalidValueError, MigrationFailedError
+from lazymig.errors import InvalidValueError, LeaseLostError, MigrationFailedError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
 
     from semver import Version
 
     from lazymig._conversions import Conversion
+    from lazymig._entries import Place
     from lazymig._migrations import Migration
     from lazymig._records import ActorKey, MigrationInfo
     from lazymig._running import Running
-    from lazymig._entries import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,8 @@ async def run(steps: Iterable[Migration], value: Any, context: Any, key: ActorKe
                 continue
             if isawaitable(result):
                 result = await result
+        except (StoreError, LeaseLostError):  # not the function's
+            raise
         except Exception as error:
             raise MigrationFailedError(key, step.version, step.name, f"{type(error).__name__}: {error}") from error
         if result is not None:
@@ -56,26 +58,60 @@ async def run(steps: Iterable[Migration], value: Any, context: Any, key: ActorKe
     return value
 
 
-async def convert(  # noqa: PLR0913, PLR0917  (what errors name, and what runs)
+def convert_at_once(  # noqa: PLR0913, PLR0917  (what errors name, and what runs)
     steps: Sequence[Conversion], value: Any, context: Any, key: ActorKey | None, place: Place, running: Running
 ) -> Any:
-    """Return what conversions make of an entry's value, which they may change in place.
+    """Return what conversions make of an entry's value, which they may change in place; a `Rest` if one is async.
 
     Raises:
         MigrationFailedError: One raised; those after it did not run.
     """
-    for step in steps:
+    for number, step in enumerate(steps):
         running.step = step.migration
         try:
             result = step.function(value, context)
-            if isawaitable(result):
-                result = await result
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise MigrationFailedError(key, step.migration.version, step.name, reason, place) from error
+            raise _failed(step, key, place, error) from error
         if result is not None:
+            if isawaitable(result):
+                return Rest(steps[number:], result, value, context, key, place, running)
             value = result
     return value
+
+
+class Rest(NamedTuple):
+    """What is left of the conversions of an entry, of which the first has begun."""
+
+    steps: Sequence[Conversion]
+    begun: Awaitable[Any]
+    value: Any
+    context: Any
+    key: ActorKey | None
+    place: Place
+    running: Running
+
+    async def finish(self) -> Any:
+        """Return what they make of the entry's value; as `convert_at_once`."""
+        step, *rest = self.steps
+        try:
+            result = await self.begun
+        except (StoreError, LeaseLostError):  # not the function's
+            raise
+        except Exception as error:
+            raise _failed(step, self.key, self.place, error) from error
+        return await convert(rest, self.value if result is None else result, *self[3:])
+
+
+async def convert(  # noqa: PLR0913, PLR0917  (likewise)
+    steps: Sequence[Conversion], value: Any, context: Any, key: ActorKey | None, place: Place, running: Running
+) -> Any:
+    """Return what conversions make of an entry's value, as `convert_at_once`, async ones too."""
+    value = convert_at_once(steps, value, context, key, place, running)
+    return await value.finish() if isinstance(value, Rest) else value
+
+
+def _failed(step: Conversion, key: ActorKey | None, place: Place, error: Exception) -> MigrationFailedError:
+    return MigrationFailedError(key, step.migration.version, step.name, f"{type(error).__name__}: {error}", place)
 
 
 def encode_entry(value: Any, steps: Sequence[Conversion], key: ActorKey | None, place: Place) -> bytes:

@@ -317,12 +317,14 @@ class Activation:
         before = dict(lease.states)
         kept = [(state, state.kept()) for state in self._states.values() if state.is_loaded]
         self._reset_states()
+        if self._tables is not None:
+            self._tables.drop_riding()
         try:
             oldest = None
             if self.converted_first:
                 oldest = await Conversions(self, self._holding, lease, self.converted_first, self._telling).run()
             writes, entries = await self._run(lease, plan)
-            if plan.steps:
+            if plan.steps or self.converted_first:
                 self._holding.migrated_at = lease.now
             await self._holding.commit(lease, writes, entries, plan=plan, oldest=oldest)
         finally:

@@ -12,8 +12,8 @@ from lazymig.errors import DefinitionError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from lazymig._tables import Tables
     from lazymig._entries import Place
+    from lazymig._tables import Tables
 
 Pairs = Mapping[str, Any] | Iterable[tuple[str, Any]] | AsyncIterable[tuple[str, Any]]
 
@@ -166,16 +166,11 @@ class Table:
         return self.name, key
 
     def _range(self, prefix: str, start: str | None, end: str | None, *, is_reverse: bool = False) -> Range:
-        for what, text in {"prefix": prefix or None, "start": start, "end": end}.items():
-            if text is not None:
-                _check_bound(what, text)
+        for what, text in {"prefix": prefix, "start": start or "", "end": end or ""}.items():
+            if text != "":
+                check_text(f"the {what} of a range", text, MAX_ID_BYTES)
         last = after_prefix(prefix) if prefix else END
         return Range(self.name, max(prefix, start or ""), min(last, END if end is None else end), is_reverse)
-
-
-def _check_bound(what: str, text: object) -> None:
-    if text != "":
-        check_text(f"the {what} of a range", text, 4 * MAX_ID_BYTES)
 
 
 def _flag(name: str, value: object) -> bool:
@@ -196,6 +191,8 @@ async def _each(pairs: Pairs) -> AsyncIterator[tuple[str, Any]]:
     if isinstance(pairs, AsyncIterable):
         async for pair in pairs:
             yield _pair(pair)
+    elif not isinstance(pairs, Iterable):
+        raise DefinitionError(f"put_many takes pairs of key and value, not {pairs!r:.80}. Give a mapping or a list.")
     else:
         for pair in pairs.items() if isinstance(pairs, Mapping) else pairs:
             yield _pair(pair)

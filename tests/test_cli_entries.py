@@ -324,3 +324,13 @@ def test_help_names_the_options(project: Project) -> None:
     result = project.run("inspect", "--help")
     for option in ("--table NAME", "--prefix TEXT", "--after KEY", "--reverse", "--limit N"):
         assert option in result.stdout
+
+
+def test_an_export_says_whose_entries_it_leaves_out(project: Project) -> None:
+    fill(project, {"log": numbered(2)})
+    fill(project, {}, book="b-2")
+    project.configure("[tool.lazymig]\n")
+    result = project.run("export", "Book")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
+    assert "The entries of 1 actors were not exported" in result.stderr
+    assert project.document("export", "Book")["with_entries"] == 1

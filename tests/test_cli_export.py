@@ -54,7 +54,8 @@ def test_two_exports_are_equal_byte_for_byte(project: Project) -> None:
 def test_with_json_stdout_is_one_document_with_the_actors(project: Project) -> None:
     document = project.document("export", "Vehicle")
     assert [actor["id"] for actor in document.pop("actors")] == IDS
-    assert document == {"schema": 1, "type": "Vehicle", "exported": 4, "corrupt": 0, "corruptions": []}
+    expected = {"schema": 1, "type": "Vehicle", "exported": 4, "with_entries": 0, "corrupt": 0, "corruptions": []}
+    assert document == expected
 
 
 def test_with_json_an_export_to_a_file_answers_with_its_summary(project: Project) -> None:
@@ -63,6 +64,7 @@ def test_with_json_an_export_to_a_file_answers_with_its_summary(project: Project
         "type": "Vehicle",
         "file": "out.jsonl",
         "exported": 4,
+        "with_entries": 0,
         "corrupt": 0,
         "corruptions": [],
     }

@@ -12,7 +12,8 @@ from lazymig import Activation, Actor, Node, Suite, action, errors
 from lazymig._entries import Entry, Range
 from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Marks, NodeRecord, Stamp
 from lazymig._tables import RIDING_ENTRIES
-from lazymig._version import parse
+from lazymig._version import pack, parse
+from lazymig.testing import Fault, FaultyStore
 from lazymig.testing.releases import release
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ async def test_an_entry_is_converted_when_it_is_read_and_stored_so_when_it_is_ne
     await fill(store, "1.0.0", a={"message": "INFO: hi"}, b={"message": "WARN: ho"}, c={"message": "x"})
     async with held(store, make_suite()) as activation:
         log = activation.table("log")
+        await activation.state().migrate_and_load()
         assert await log.get("a") == {"length": 8, "level": "INFO", "text": "hi"}
         assert await stamps(store) == {"a": "1.0.0", "b": "1.0.0", "c": "1.0.0"}
         await log.update("b", lambda entry: entry.update(seen=True))
@@ -103,8 +105,8 @@ async def test_a_bounded_number_of_converted_entries_rides_on_a_commit(store: St
         await activation.table("log").put_many((f"{number:04}", {"message": "m"}) for number in range(300))
     async with held(store, make_suite()) as activation:
         log = activation.table("log")
-        assert len([key async for key, _ in log.scan()]) == 300
         await activation.state().migrate_and_load(default={})
+        assert len([key async for key, _ in log.scan()]) == 300
         await activation.persist()
         found = await stamps(store)
         assert [*found.values()].count("2.0.0") == RIDING_ENTRIES
@@ -119,6 +121,7 @@ async def test_what_rides_never_replaces_what_was_written_since(store: Store, ho
     await fill(store, "1.0.0", a={"message": "INFO: hi"})
     async with held(store, make_suite()) as activation:
         log = activation.table("log")
+        await activation.state().migrate_and_load()
         await log.get("a")
         if how == "put":
             await log.put("a", 1)
@@ -152,17 +155,42 @@ async def test_what_older_software_puts_is_converted_when_newer_software_reads_i
         assert await activation.table("log").get("a") == {"message": "by the older one", "length": 16}
 
 
-async def test_entries_of_a_newer_major_are_refused_one_by_one(store: Store) -> None:
-    """Software that only loaded the actor leaves its stamp, and stamps what it puts."""
+async def test_what_newer_software_puts_without_bringing_the_actor_up_keeps_older_software_out(store: Store) -> None:
     await fill(store, "1.0.0", a={"message": "INFO: hi"})
     async with held(store, make_suite()) as activation:
         await activation.state().load()
+        await activation.table("log").get("a")  # rides on nothing
+        activation.state().value = {"n": 1}
+        await activation.persist()
+    await fill(store, "1.0.0")
+    async with held(store, make_suite()) as activation:
         await activation.table("log").put("b", {"level": "INFO", "text": "ho"})
         await activation.persist()
     found = await store.read(KEY)
     assert found is not None
     assert found.stamp is not None
-    assert str(found.stamp.info.version) == "1.0.0"
+    assert (str(found.stamp.info.version), found.marks.converting) == ("1.0.0", pack(parse("2.0.0")))
+    async with held(store, release(make_suite(), "1.1.0")) as activation:
+        with pytest.raises(errors.NewerStateError):
+            await activation.state().load()
+    async with held(store, make_suite()) as activation:
+        await activation.state().migrate_and_load(default={})
+        assert len(await one(activation.table("log"))) == 2
+    found = await store.read(KEY)
+    assert found is not None
+    assert found.stamp is not None
+    assert (str(found.stamp.info.version), found.marks.converting) == ("2.0.0", 0)
+
+
+async def test_entries_of_a_newer_major_are_refused_one_by_one(store: Store) -> None:
+    await fill(store, "1.0.0", a={"message": "INFO: hi"})
+    newer = make_suite().actor_types["Log"].chain.release
+    await store.register(NodeRecord("n", "n", None, 60))
+    claim = await store.claim(KEY, Fence("n", 1))
+    assert isinstance(claim, Claim)
+    entries = {("log", "b"): Entry(b"{}", newer)}
+    marks = claim.actor.marks
+    await store.commit(Commit(KEY, claim.fence, 1, claim.actor.stamp, {}, entries=entries, marks=marks, release=True))
     async with held(store, release(make_suite(), "1.1.0")) as activation:
         await activation.state().migrate_and_load(default={})
         log = activation.table("log")
@@ -376,7 +404,6 @@ async def test_what_a_failed_chain_wrote_to_tables_is_gone(store: Store) -> None
         await log.put("mine", 1)
         with pytest.raises(errors.MigrationFailedError, match=r"3\.0\.0"):
             await activation.state().migrate_and_load()
-        assert [key for key, _ in await one(log)] == ["a", "mine"]
     assert await store.entries(KEY, Range("log"), 10, 1_000) == before
 
 
@@ -415,6 +442,7 @@ async def test_a_conversion_at_reading_may_read_tables_and_write_none(store: Sto
         await activation.table("names").put_many({"read": "reading"})
     async with held(store, suite) as activation:
         table = activation.table("log")
+        await activation.state().migrate_and_load()
         assert await table.get("a") == ["read", "READING"]
         with pytest.raises(errors.MigrationFailedError, match="Register it with eager=True"):
             await table.get("b")
@@ -445,3 +473,80 @@ async def test_shared_actions_convert_what_they_read_beside_each_other(store: St
         actor = node.actor(book, "a")
         found = await asyncio.gather(*(actor.texts() for _ in range(5)))
     assert found == [["0", "1", "2", "3", "4"]] * 5
+
+
+async def test_migrations_begin_without_what_was_converted_before_them(store: Store) -> None:
+    suite = Suite("logs")
+    log = suite.actor_type("Log", context_factory=lambda activation: activation)
+
+    @log.migration("1.0.0")
+    async def move(state: Any, context: Activation) -> None:
+        table = context.table("log")
+        await table.delete("0")
+        await table.put("1", {"put": True})
+
+    move.entries("log")(lambda entry, context: {**entry, "converted": True})
+    await fill(store, "0.0.0", **{"0": {"n": 0}, "1": {"n": 1}})
+    async with held(store, suite) as activation:
+        table = activation.table("log")
+        assert [entry["n"] for _, entry in await one(table)] == [0, 1]
+        await activation.state().migrate_and_load()
+        assert await one(table) == [("1", {"put": True})]
+        await activation.table("other").put("x", 1)
+        await activation.persist()
+        assert await one(table) == [("1", {"put": True})]
+
+
+@pytest.mark.parametrize("is_eager", [True, False])
+async def test_a_conversion_sees_what_its_chain_has_put(store: Store, *, is_eager: bool) -> None:
+    suite = Suite("logs")
+    log = suite.actor_type("Log", context_factory=lambda activation: activation)
+
+    @log.migration("1.0.0")
+    async def begin(state: Any, context: Activation) -> None:
+        await context.table("names").put("n", "Ada")
+        await context.table("log").put("0", {"by": "n"})
+
+    @log.migration("2.0.0")
+    def two(state: Any, context: Any) -> None:
+        pass
+
+    @two.entries("log", eager=is_eager)
+    async def name(entry: Any, context: Activation) -> None:
+        entry["by"] = await context.table("names").get(entry["by"])
+        if is_eager:
+            await context.table("index").put(entry["by"], {"seen": 1})
+
+    two.entries("index", eager=is_eager)(lambda entry, context: {"indexed": True})
+    await fill(store, "0.0.0")
+    async with held(store, suite) as activation:
+        await activation.state().migrate_and_load()
+        assert await one(activation.table("log")) == [("0", {"by": "Ada"})]
+        assert await one(activation.table("index")) == ([("Ada", {"seen": 1})] if is_eager else [])
+
+
+async def test_tables_of_an_activation_that_failed_to_come_up_raise_why(store: Store) -> None:
+    suite = counting()
+
+    @suite.actor_types["Log"].migration("3.0.0")
+    def fail(state: Any, context: Any) -> None:
+        raise ValueError("no")
+
+    await fill(store, "0.0.0", a={"n": 1})
+    async with held(store, suite) as activation:
+        with pytest.raises(errors.MigrationFailedError):
+            await activation.state().migrate_and_load()
+        for call in (lambda: activation.table("log").put("x", 1), lambda: activation.table("log").get("a")):
+            with pytest.raises(errors.MigrationFailedError):
+                await call()
+
+
+async def test_a_fault_of_the_store_within_a_migration_is_told_as_such(store: Store) -> None:
+    await fill(store, "0.0.0", a={"n": 1})
+    faulty = FaultyStore(store)
+    async with held(faulty, counting()) as activation:
+        faulty.arm(Fault(0, "before", "error"))
+        with pytest.raises(errors.StoreUnavailableError):
+            await activation.state().migrate_and_load()
+        assert faulty.calls[0] == "entries"
+        assert await activation.state().migrate_and_load() is not None

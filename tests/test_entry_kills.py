@@ -135,7 +135,10 @@ async def grow(line: Line, url: str, number: int) -> None:
     async with open_store(url) as store:
         await fill(store, number, "x" * 160)
         line.tell("filled")
-        async with Node(store, [make_suite()], hooks=[tell]) as node, node.activate("Log", "a") as activation:
+        async with (
+            Node(store, [make_suite()], hooks=[tell], activation_seconds=900.0) as node,
+            node.activate("Log", "a") as activation,
+        ):
             await activation.state().migrate_and_load()
             log = activation.table("log")
             count = 0

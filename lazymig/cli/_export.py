@@ -119,6 +119,7 @@ class _Export:
         self._type = actor_type
         self._output = output
         self.exported = 0
+        self._with_entries = 0
         self._corrupt = 0
         self._corruptions: list[dict[str, str | None]] = []
 
@@ -129,8 +130,11 @@ class _Export:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What it came to; ``corruptions`` lists the first 1,000 actors that can't be read, with the reason."""
-        counts = {"exported": self.exported, "corrupt": self._corrupt}
+        """What it came to; ``corruptions`` lists the first 1,000 actors that can't be read, with the reason.
+
+        Of the actors ``with_entries`` only the states were exported.
+        """
+        counts = {"exported": self.exported, "with_entries": self._with_entries, "corrupt": self._corrupt}
         return {"type": self._type, **counts, "corruptions": self._corruptions}
 
     def run(self, settings: Settings, sink: Sink, *, is_stdout: bool = True) -> None:
@@ -156,7 +160,13 @@ class _Export:
             async for record in found:
                 sink.add(to_json_line(record))
                 self.exported += 1
+                self._with_entries += record.has_entries
                 shown.update(self.exported, f"{self.exported:,} exported")
+            if self._with_entries:
+                shown.note(
+                    f"The entries of {self._with_entries:,} actors were not exported: an export has states only. Copy "
+                    f"the store to keep them."
+                )
             if not self.exported and not self._corrupt:
                 await check_known(store, self._type, settings)
 

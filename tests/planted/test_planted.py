@@ -51,10 +51,13 @@ METHODS = {
     "lost connections": "tests/test_lost_connections.py",
     "decoders": "tests/test_decoders.py",
     "incarnations": "tests/test_heartbeat.py",
+    "tables": "tests/test_tables.py",
+    "conversion of entries": "tests/test_entry_conversion.py",
+    "eager conversion": "tests/test_eager_conversion.py",
 }
 """The tests that make up a method; the first failure ends it."""
 
-SCHEDULES_IN_CI = {"schedules in memory": "960", "schedules on SQLite": "1920", "schedules of calls": "960"}
+SCHEDULES_IN_CI = {"schedules in memory": "1920", "schedules on SQLite": "1920", "schedules of calls": "1920"}
 """For each seed; at least as many as in a run of the tests."""
 
 PLUGINS_NOT_NEEDED = ("cacheprovider", "cov", "hypothesispytest", "xdist")
@@ -78,6 +81,7 @@ class Bug:
     after: str
     says: str
     test: str = ""
+    slow: bool = False
 
 
 BUGS = [Bug(**bug) for bug in tomllib.loads((Path(__file__).parent / "bugs.toml").read_text())["bug"]]
@@ -108,7 +112,9 @@ def hunt(bug: Bug, folder: Path) -> tuple[subprocess.CompletedProcess[str], floa
     return outcome, time.monotonic() - started
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+@pytest.mark.parametrize(
+    "bug", [pytest.param(bug, marks=[pytest.mark.stress] if bug.slow else [], id=bug.name) for bug in BUGS]
+)
 def test_planted_bug_is_found(bug: Bug, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outcome, seconds = hunt(bug, tmp_path / "copy")
     said = f"{outcome.stdout[-3000:]}{outcome.stderr[-1000:]}"
