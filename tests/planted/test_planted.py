@@ -50,6 +50,7 @@ METHODS = {
     "cut connections": "tests/test_postgres_failures.py",
     "lost connections": "tests/test_lost_connections.py",
     "decoders": "tests/test_decoders.py",
+    "corrupted rows": "tests/test_sqlite_corruption.py",
     "incarnations": "tests/test_heartbeat.py",
     "tables": "tests/test_tables.py",
     "conversion of entries": "tests/test_entry_conversion.py",
