@@ -191,7 +191,8 @@ class Holding:
         await lease.commit(writes, stamp, release=release, entries=entries, marks=marks)
         if main in writes:
             self._inferred = None  # of another value
-        if not lease.states and None in (entries or {}).values():
+        has_removed = None in writes.values() or None in (entries or {}).values()
+        if has_removed and not (lease.states or release or lease.marks.oldest is None):
             await lease.read_marks()  # it may be a new actor again
 
     def _mark(self, lease: Lease, entries: Mapping[Place, Entry | None] | None) -> int:

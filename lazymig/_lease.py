@@ -10,11 +10,12 @@ Rules:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lazymig._records import Claim, Commit
 from lazymig._uncut import uncut
-from lazymig.errors import LeaseLostError
+from lazymig.errors import LeaseLostError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,10 +139,13 @@ class Lease:
                 self.states[name] = data
 
     async def read_marks(self) -> None:
-        """Read what is stored of the marks, where only the store knows it."""
-        found = await self._store.read(self.key)
-        if found is not None:
-            self.marks = found.marks
+        """Read what is stored of the marks, where only the store knows it; before the next use, if it can't be now."""
+        self._is_unsettled = True
+        with suppress(StoreError):
+            found = await self._store.read(self.key)
+            if found is not None:
+                self.marks = found.marks
+            self._is_unsettled = False
 
     async def _settle(self) -> None:
         """Find out what became of a commit by reading owner and revision, then make its fence void.

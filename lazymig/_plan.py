@@ -6,8 +6,8 @@
 | newer by a major                | NewerStateError         | NewerStateError                                    |
 | below the baseline              | as stored               | StateTooOldError                                   |
 | lacks a late one without consent| as stored               | LateMigrationError                                 |
-| states, but no main state       | as stored, unless a     | nothing to run; other states are left as they are  |
-|                                 | newer major wrote last  |                                                    |
+| states, but no main state       | as stored, unless a     | nothing to run but eager conversions; other states |
+|                                 | newer major wrote last  | and the stamp are left as they are                 |
 | entries only                    | the same                | nothing to run but eager conversions; the stamp    |
 |                                 |                         | gets all registered                                |
 | else                            | as stored               | pending ones run, in order                         |
@@ -140,10 +140,10 @@ def eager_tables(chain: Chain, found: Found, plan: Plan) -> dict[str, int]:
     """Return the tables whose entries are converted before all else: name to the version, packed, they are brought to.
 
     Those of pending migrations, and of migrations that the software lacked which last stored the actor: it may have put
-    entries. None if no entry is as old as that, and none for an actor whose migrations don't run.
+    entries. None if no entry is as old as that.
     """
     oldest = found.marks.oldest
-    if oldest is None or (found.has_states and not found.has_main):
+    if oldest is None:
         return {}
     pending = plan.steps if found.has_main else chain.pending(found.applied)
     if found.stamp is not None and found.stamp.writer != chain.release:

@@ -34,6 +34,7 @@ class Running:
         step: The migration whose code is running.
         is_conversion: Whether it converts an entry.
         is_read_only: Whether it may write nothing.
+        is_beside_others: Whether others of its kind run beside it, which don't see what it writes.
         is_running: False once it has ended; tasks that were left behind still see it.
     """
 
@@ -42,6 +43,7 @@ class Running:
     step: Migration | None = None
     is_conversion: bool = False
     is_read_only: bool = False
+    is_beside_others: bool = False
     is_running: bool = True
 
     def each(self, steps: Iterable[Migration]) -> Iterator[Migration]:

@@ -24,12 +24,13 @@ from lazymig.codec import Subject
 from lazymig.errors import ActivationError, DefinitionError, NoEntryError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from lazymig._entries import Page, Place
     from lazymig._holding import Holding
     from lazymig._lease import Lease
     from lazymig._records import AppliedSet
+    from lazymig._telling import Telling
     from lazymig.activation import Activation
 
 RIDING_ENTRIES = 100
@@ -45,11 +46,13 @@ class Tables:
     Args:
         activation: The activation, which has the context object.
         holding: What it has of the stored actor.
+        telling: Told of entries that are refused or can't be converted.
     """
 
-    __slots__ = ("_activation", "_holding", "_riding", "_riding_bytes", "_staged")
+    __slots__ = ("_activation", "_holding", "_riding", "_riding_bytes", "_staged", "_telling")
 
-    def __init__(self, activation: Activation, holding: Holding) -> None:
+    def __init__(self, activation: Activation, holding: Holding, telling: Telling) -> None:
+        self._telling = telling
         self._activation = activation
         self._holding = holding
         self._staged: Staged = {}
@@ -72,16 +75,18 @@ class Tables:
 
         What converts it sees the rest of it, and may write: that is brought up as well.
         """
-        running = Running(self._activation, [entries], is_conversion=True)
+        own: Staged = {}
+        running = Running(self._activation, [entries, own], is_conversion=True)
         waiting = [*entries]
         while waiting:
             place = waiting.pop()
             entry = entries[place]
             if entry is not None and self._decide(place, entry.applied, None).steps:
-                before = dict(entries)
                 value, applied = await self._bring_up(place, entry, running, is_read_only=False)
                 entries[place] = Entry(self.encode(place, value), applied)
-                waiting += [other for other, now in entries.items() if other != place and before.get(other) is not now]
+                entries.update(own)
+                waiting += own
+                own.clear()
         return entries
 
     def drop_riding(self) -> None:
@@ -108,8 +113,8 @@ class Tables:
             if writes and running.is_read_only:
                 raise DefinitionError(
                     f"a conversion of entries of {holding.key.type} that runs when they are read writes to a table. "
-                    f"Register it with eager=True and await migrate_and_load() before they are read, or write in the "
-                    f"migration's function."
+                    f"Register it with eager=True and let nobody read them before migrate_and_load(), nor another "
+                    f"conversion; or write in the migration's function."
                 )
             if holding.lease is None:
                 raise AssertionError("migrations run under a lock only")
@@ -119,10 +124,14 @@ class Tables:
             holding.check_writable()
         lease = await holding.take_turn()
         try:
-            holding.check_version()
             if self._activation.failure is not None:
                 raise self._activation.failure
+            holding.check_version()
             yield lease, None
+        except ActivationError as error:
+            if error is not self._activation.failure:
+                self._telling.failed(error)
+            raise
         finally:
             holding.turns.release()
 
@@ -155,6 +164,11 @@ class Tables:
     async def update(self, place: Place, function: Callable[[Any], Any], default: Any) -> None:
         """Stage what a function makes of an entry."""
         async with self.turn(writes=True) as (lease, running):
+            if running is not None and running.is_beside_others:
+                raise DefinitionError(
+                    f"conversions that run beside each other can't update an entry of table {place[0]!r}: none would "
+                    f"see what the others made of it. Leave concurrency= out, or put entries."
+                )
             found = await self.get(lease, place, running)
             if found is None and default is None:
                 raise NoEntryError(self._holding.key, place)
@@ -174,7 +188,9 @@ class Tables:
         """Return the first entries of a range, brought up, and what is left of it, None if nothing is."""
         async with self.turn() as (lease, running):
             self._check_order(of.table, running)
-            page = await lease.store.entries(self._holding.key, of, min(limit, PAGE_ENTRIES), PAGE_BYTES)
+            removed = sum(entry is None for entry in self._staged_in(of, running).values())
+            size = min(limit + removed, PAGE_ENTRIES)
+            page = await lease.store.entries(self._holding.key, of, size, PAGE_BYTES)
             rest = None if page.is_last else of.after(page.keys[-1])
             over = self._over(of, rest, running)
             if not over and (plain := self._plain(of.table, page, running)) is not None:
@@ -194,9 +210,9 @@ class Tables:
         async with self.turn() as (lease, running):
             self._check_order(of.table, running)
             count = await lease.store.count_entries(self._holding.key, of)
-            for key, entry in self._staged_in(of, running).items():
-                count += (entry is not None) - await self._is_stored(lease, of.table, key)
-            return count
+            staged = self._staged_in(of, running)
+            count += sum(entry is not None for entry in staged.values())
+            return count - await self._stored_of(lease, of.table, sorted(staged))
 
     async def put(self, values: Mapping[Place, bytes]) -> None:
         """Store entries at once, in place of what is staged for them; stage them in a migration."""
@@ -215,18 +231,27 @@ class Tables:
             rest = None if page.is_last else of.after(page.keys[-1])
             over = self._over(of, rest, running)
             present = {key for key in page.keys if key not in over} | {key for key, entry in over.items() if entry}
-            await self._store(lease, {(of.table, key): None for key in (*page.keys, *over)}, running)
+            gone: Staged = {(of.table, key): None for key in page.keys}
+            if gone or running is not None:
+                await self._store(lease, gone, running)
+            self._unstage([(of.table, key) for key in over], running)
             return len(present), rest
 
     async def _store(self, lease: Lease, entries: Staged, running: Running | None) -> None:
         if running is not None:
             running.staged[-1].update(entries)
             return
-        if entries:
-            await self._holding.commit(lease, {}, entries)
-        for place in entries:
-            self._staged.pop(place, None)
-            self._drop_riding(place)
+        await self._holding.commit(lease, {}, entries)
+        self._unstage(entries, running)
+
+    def _unstage(self, places: Iterable[Place], running: Running | None) -> None:
+        """Take back what was staged."""
+        for place in places:
+            if running is not None:
+                running.staged[-1][place] = None
+            else:
+                self._staged.pop(place, None)
+                self._drop_riding(place)
 
     def _staged_in(self, of: Range, running: Running | None) -> dict[str, Entry | None]:
         """Return what is staged within a range, by key."""
@@ -235,16 +260,24 @@ class Tables:
             key: entry for layer in layers for (table, key), entry in layer.items() if table == of.table and of.has(key)
         }
 
-    async def _is_stored(self, lease: Lease, table: str, key: str) -> bool:
-        page = await lease.store.entries(self._holding.key, Range(table, key, key + NEXT), 1, 1)
-        return bool(page.keys)
+    async def _stored_of(self, lease: Lease, table: str, keys: Sequence[str]) -> int:
+        """Return how many of some keys, in order, are stored; read page by page from the first to the last."""
+        rest = Range(table, keys[0], keys[-1] + NEXT) if keys else None
+        wanted = frozenset(keys)
+        count = 0
+        while rest is not None:
+            page = await lease.store.entries(self._holding.key, rest, PAGE_ENTRIES, PAGE_BYTES)
+            count += len(wanted.intersection(page.keys))
+            rest = None if page.is_last else rest.after(page.keys[-1])
+        return count
 
     # --- reading -----------------------------------------------------------------------------------------------
 
     def _highest(self, running: Running | None) -> int:
         """Return up to which version, packed, entries are brought."""
-        is_step = running is not None and running.step is not None
-        return running.step.packed if is_step else self._holding.type.chain.release.highest  # type: ignore[union-attr]
+        if running is None or running.step is None:
+            return self._holding.type.chain.release.highest
+        return max(running.step.packed, self._holding.found().applied.highest)  # the latter for a late one
 
     def _check_order(self, table: str, running: Running | None) -> None:
         """Refuse a migration's function that reads entries which a later migration has converted before it."""

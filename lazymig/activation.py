@@ -151,7 +151,7 @@ class Activation:
         """
         check_text("a table's name", name, MAX_NAME_BYTES)
         if self._tables is None:
-            self._tables = Tables(self, self._holding)
+            self._tables = Tables(self, self._holding, self._telling)
         return Table(self._tables, name)
 
     async def persist(self, *, release: bool = False) -> None:
@@ -162,7 +162,7 @@ class Activation:
                 `Node.activate`: it saves a round trip.
 
         Raises:
-            NotLoadedError: No state was loaded, and no entry is staged.
+            NotLoadedError: No state was loaded, and no table used.
             DefinitionError: ``release`` in an actor class, whose lock the node gives up.
             InvalidValueError: JSON can't hold a value; nothing was stored.
             ReadOnlyActionError: Called by a shared action.
@@ -172,7 +172,7 @@ class Activation:
         if release and not self._is_block:
             raise DefinitionError("persist(release=True) is for blocks of node.activate. Leave it out in an actor.")
         loaded = [state for state in self._states.values() if state.is_loaded]
-        if not loaded and (self._tables is None or not self._tables.has_staged):
+        if not loaded and self._tables is None:
             raise NotLoadedError(self.key, self._holding.type.state)
         await self.persist_states(loaded, release=release)
 
@@ -353,7 +353,7 @@ class Activation:
         loaded = [state for state in self._states.values() if state.is_loaded]
         staged = {state.name: state.encoded_result(plan.steps) for state in loaded}
         staged[main] = _upgrade.encode_result(value, self.state().subject, plan.steps, self.key)
-        entries = await Tables(self, self._holding).bring_up(running.staged[-1])
+        entries = await Tables(self, self._holding, self._telling).bring_up(running.staged[-1])
         return {name: data for name, data in staged.items() if data != lease.states.get(name)}, entries
 
     def _fill_staged(self, state: State[T], default: T | None) -> T | None:

@@ -128,7 +128,7 @@ class State(Generic[T]):
         await self._activation.persist_states([self])
 
     async def clear(self) -> None:
-        """Remove the stored value, at once; inside a migration, with its result.
+        """Remove the stored value, at once, and store what is staged of tables; inside a migration, with its result.
 
         Raises:
             NotLoadedError: It was not loaded.

@@ -26,11 +26,12 @@ class Table:
     converted when newer software reads it, see `Migration.entries`.
 
     All of its methods raise:
-        NewerStateError: The actor, or an entry that is read or removed, is newer than this software by a major version.
+        NewerStateError: The actor, or an entry that is read, updated or in a range to be deleted, is newer than this
+            software by a major version.
         LeaseLostError: Another node may have taken the actor; nothing was stored.
         StoreError: The store's fault.
 
-    Those that read entries raise besides:
+    Those that read entries, and `delete_range`, raise besides:
         CorruptStateError: An entry can't be read.
         MigrationFailedError: What converts an entry raised; it is stored as it was.
         StateTooOldError: An entry is below the baseline.

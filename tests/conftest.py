@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lazymig import open_store
+from lazymig import _eager, open_store
 from tests import postgres
+from tests.eager_logs import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
@@ -44,3 +45,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 async def store(url: str) -> AsyncIterator[Store]:
     async with open_store(url) as store:
         yield store
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let eager conversions store few entries in a transaction."""
+    monkeypatch.setattr(_eager, "PAGE_ENTRIES", CHUNK)

@@ -2,77 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lazymig import Activation, Actor, Node, Suite, action, errors
-from lazymig._entries import Entry, Range
-from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Marks, NodeRecord, Stamp
+from lazymig import Node, Suite, errors
+from lazymig._entries import Entry
+from lazymig._records import AppliedSet, Claim, Commit, Fence, Marks, NodeRecord, Stamp
 from lazymig._tables import RIDING_ENTRIES
 from lazymig._version import pack, parse
+from lazymig.hooks import MigrationFailed
 from lazymig.testing import Fault, FaultyStore
 from lazymig.testing.releases import release
+from tests.lazy_logs import KEY, fill, held, make_suite, one, stamps
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from lazymig.store import Store
-
-KEY = ActorKey("Log", "a")
-
-
-def make_suite() -> Suite:
-    """Return three releases: 1.1.0 adds a field to an entry, 2.0.0 splits its message."""
-    suite = Suite("logs")
-    log = suite.actor_type("Log", context_factory=lambda activation: activation)
-
-    @log.migration("1.0.0")
-    def begin(state: Any, context: Any) -> None:
-        pass
-
-    @log.migration("1.1.0")
-    def number(state: Any, context: Any) -> None:
-        pass
-
-    @number.entries("log")
-    def add_length(entry: Any, context: Any) -> None:
-        entry["length"] = len(entry["message"])
-
-    @log.migration("2.0.0")
-    def split(state: Any, context: Any) -> None:
-        pass
-
-    @split.entries("log")
-    async def split_message(entry: Any, context: Any) -> Any:
-        await asyncio.sleep(0)
-        level, _, text = entry.pop("message").partition(": ")
-        return {**entry, "level": level, "text": text}
-
-    return suite
-
-
-@asynccontextmanager
-async def held(store: Store, suite: Suite) -> AsyncIterator[Activation]:
-    async with Node(store, [suite]) as node, node.activate("Log", "a") as activation:
-        yield activation
-
-
-async def stamps(store: Store, table: str = "log") -> dict[str, str]:
-    """Return the version of each stored entry."""
-    page = await store.entries(KEY, Range(table), 10_000, 10_000_000)
-    return {key: str(applied.versions[-1]) for key, applied in zip(page.keys, page.applied, strict=True)}
-
-
-async def fill(store: Store, version: str, **entries: Any) -> None:
-    """Store entries by the release of a version."""
-    async with held(store, release(make_suite(), version)) as activation:
-        await activation.state().migrate_and_load(default={})
-        for key, value in entries.items():
-            await activation.table("log").put(key, value)
-        await activation.persist()
 
 
 async def test_an_entry_is_converted_when_it_is_read_and_stored_so_when_it_is_next_written(store: Store) -> None:
@@ -203,10 +150,6 @@ async def test_entries_of_a_newer_major_are_refused_one_by_one(store: Store) -> 
                 assert caught.value.stored == parse("2.0.0")
         await activation.persist()
     assert [*await stamps(store)] == ["a", "b"]
-
-
-async def one(log: Any) -> Any:
-    return [pair async for pair in log.scan()]
 
 
 async def test_an_actor_of_a_newer_major_is_refused_before_an_entry_is_read(store: Store) -> None:
@@ -340,213 +283,39 @@ async def test_a_damaged_entry_is_named_and_left(store: Store) -> None:
             await one(log)
 
 
-# --- within migrations ---------------------------------------------------------------------------------------------
-
-
-def counting() -> Suite:
-    """Return a suite whose functions use a table."""
-    suite = Suite("logs")
-    log = suite.actor_type("Log", context_factory=lambda activation: activation)
-
-    @log.migration("1.0.0")
-    async def count(state: Any, context: Activation) -> None:
-        table = context.table("log")
-        state["seen"] = [entry async for _, entry in table.scan()]
-        await table.put("z", {"made": "1.0.0"})
-        await table.update("a", lambda entry: entry.update(touched=True))
-        assert await table.get("z") == {"made": "1.0.0"}
-
-    @count.entries("log")
-    def first(entry: Any, context: Any) -> None:
-        entry["first"] = True
-
-    @log.migration("2.0.0")
-    async def look(state: Any, context: Activation) -> None:
-        state["second"] = {key: entry async for key, entry in context.table("log").scan()}
-
-    @look.entries("log")
-    def second(entry: Any, context: Any) -> None:
-        entry["second"] = True
-
-    return suite
-
-
-async def test_a_migration_sees_entries_as_its_own_version_has_them_and_what_it_writes_is_of_it(store: Store) -> None:
-    await fill(store, "0.0.0", a={"n": 1})
-    async with held(store, counting()) as activation:
-        state: Any = await activation.state().migrate_and_load()
-        assert state["seen"] == [{"n": 1, "first": True}]
-        assert state["second"] == {
-            "a": {"n": 1, "first": True, "touched": True, "second": True},
-            "z": {"made": "1.0.0", "second": True},
-        }
-        assert await one(activation.table("log")) == [*state["second"].items()]
-    assert await stamps(store) == {"a": "2.0.0", "z": "2.0.0"}
+async def test_an_actor_that_is_made_anew_has_the_stamp_of_who_made_it(store: Store) -> None:
+    await fill(store, "1.1.0", a={"message": ""})
+    async with held(store, release(make_suite(), "1.0.0")) as activation:
+        state = activation.state()
+        await state.migrate_and_load()
+        await activation.table("log").delete("a")
+        await activation.persist()
+        await state.clear()
+        state.value = {"made": "anew"}
+        await state.persist()
     found = await store.read(KEY)
     assert found is not None
-    assert found.revision == 2
+    assert found.stamp is not None
+    assert [str(version) for version in found.stamp.info.applied] == ["1.0.0"]
 
 
-async def test_what_a_failed_chain_wrote_to_tables_is_gone(store: Store) -> None:
-    await fill(store, "0.0.0", a={"n": 1})
-    before = await store.entries(KEY, Range("log"), 10, 1_000)
-    suite = counting()
-
-    @suite.actor_types["Log"].migration("3.0.0")
-    async def fail(state: Any, context: Activation) -> None:
-        await context.table("log").put_many({"many": 1})
-        await context.table("log").delete_range(prefix="a")
-        assert [key async for key, _ in context.table("log").scan()] == ["many", "z"]
-        raise ValueError("no")
-
-    async with held(store, suite) as activation:
-        log = activation.table("log")
-        await log.put("mine", 1)
-        with pytest.raises(errors.MigrationFailedError, match=r"3\.0\.0"):
-            await activation.state().migrate_and_load()
-    assert await store.entries(KEY, Range("log"), 10, 1_000) == before
-
-
-async def test_what_an_actor_staged_before_it_came_up_is_stored_by_its_own_persist(store: Store) -> None:
-    await fill(store, "0.0.0", a={"n": 1})
-    async with held(store, counting()) as activation:
-        await activation.table("log").put("mine", {"n": 1})
-        await activation.state().migrate_and_load()
-        assert [*await stamps(store)] == ["a", "z"]
-        await activation.persist()
-        assert [*await stamps(store)] == ["a", "mine", "z"]
-
-
-async def test_a_conversion_at_reading_may_read_tables_and_write_none(store: Store) -> None:
-    suite = Suite("logs")
-    log = suite.actor_type("Log", context_factory=lambda activation: activation)
-
-    @log.migration("1.0.0")
-    def nothing(state: Any, context: Any) -> None:
-        pass
-
-    @nothing.entries("log")
-    async def convert(entry: Any, context: Activation) -> Any:
-        if entry == "write":
-            await context.table("other").put("x", 1)
-        if entry == "state":
-            await context.state("other").load()
-        return [entry, await context.table("names").get(entry)]
-
-    @nothing.entries("names")
-    def convert_name(entry: Any, context: Any) -> Any:
-        return entry.upper()
-
-    await fill(store, "0.0.0", a="read", b="write", c="state")
-    async with held(store, release(suite, "0.0.0")) as activation:
-        await activation.table("names").put_many({"read": "reading"})
-    async with held(store, suite) as activation:
-        table = activation.table("log")
-        await activation.state().migrate_and_load()
-        assert await table.get("a") == ["read", "READING"]
-        with pytest.raises(errors.MigrationFailedError, match="Register it with eager=True"):
-            await table.get("b")
-        with pytest.raises(errors.MigrationFailedError, match="uses a state"):
-            await table.get("c")
-        await activation.table("names").put("read", "changed")
-        assert await table.get("a") == ["read", "READING"]  # what was converted stays so
-
-
-class Book(Actor):
-    def __init__(self, activation: Activation) -> None:
-        self.log = activation.table("log")
-
-    @action(shared=True)
-    async def texts(self) -> list[str]:
-        return [entry["text"] async for _, entry in self.log.scan()]
-
-
-async def test_shared_actions_convert_what_they_read_beside_each_other(store: Store) -> None:
-    await fill(store, "1.0.0", **{f"k{number}": {"message": f"INFO: {number}"} for number in range(5)})
-    suite = Suite("logs")
-    book = suite.actor_type("Log", Book)
-    for migration in make_suite().actor_types["Log"].migrations:
-        made = book.migration(migration.version)(migration.function)
-        for table, conversion in migration.conversions.items():
-            made.entries(table)(conversion.function)
-    async with Node(store, [suite]) as node:
-        actor = node.actor(book, "a")
-        found = await asyncio.gather(*(actor.texts() for _ in range(5)))
-    assert found == [["0", "1", "2", "3", "4"]] * 5
-
-
-async def test_migrations_begin_without_what_was_converted_before_them(store: Store) -> None:
-    suite = Suite("logs")
-    log = suite.actor_type("Log", context_factory=lambda activation: activation)
-
-    @log.migration("1.0.0")
-    async def move(state: Any, context: Activation) -> None:
-        table = context.table("log")
-        await table.delete("0")
-        await table.put("1", {"put": True})
-
-    move.entries("log")(lambda entry, context: {**entry, "converted": True})
-    await fill(store, "0.0.0", **{"0": {"n": 0}, "1": {"n": 1}})
-    async with held(store, suite) as activation:
-        table = activation.table("log")
-        assert [entry["n"] for _, entry in await one(table)] == [0, 1]
-        await activation.state().migrate_and_load()
-        assert await one(table) == [("1", {"put": True})]
-        await activation.table("other").put("x", 1)
-        await activation.persist()
-        assert await one(table) == [("1", {"put": True})]
-
-
-@pytest.mark.parametrize("is_eager", [True, False])
-async def test_a_conversion_sees_what_its_chain_has_put(store: Store, *, is_eager: bool) -> None:
-    suite = Suite("logs")
-    log = suite.actor_type("Log", context_factory=lambda activation: activation)
-
-    @log.migration("1.0.0")
-    async def begin(state: Any, context: Activation) -> None:
-        await context.table("names").put("n", "Ada")
-        await context.table("log").put("0", {"by": "n"})
-
-    @log.migration("2.0.0")
-    def two(state: Any, context: Any) -> None:
-        pass
-
-    @two.entries("log", eager=is_eager)
-    async def name(entry: Any, context: Activation) -> None:
-        entry["by"] = await context.table("names").get(entry["by"])
-        if is_eager:
-            await context.table("index").put(entry["by"], {"seen": 1})
-
-    two.entries("index", eager=is_eager)(lambda entry, context: {"indexed": True})
-    await fill(store, "0.0.0")
-    async with held(store, suite) as activation:
-        await activation.state().migrate_and_load()
-        assert await one(activation.table("log")) == [("0", {"by": "Ada"})]
-        assert await one(activation.table("index")) == ([("Ada", {"seen": 1})] if is_eager else [])
-
-
-async def test_tables_of_an_activation_that_failed_to_come_up_raise_why(store: Store) -> None:
-    suite = counting()
-
-    @suite.actor_types["Log"].migration("3.0.0")
-    def fail(state: Any, context: Any) -> None:
-        raise ValueError("no")
-
-    await fill(store, "0.0.0", a={"n": 1})
-    async with held(store, suite) as activation:
-        with pytest.raises(errors.MigrationFailedError):
-            await activation.state().migrate_and_load()
-        for call in (lambda: activation.table("log").put("x", 1), lambda: activation.table("log").get("a")):
-            with pytest.raises(errors.MigrationFailedError):
-                await call()
-
-
-async def test_a_fault_of_the_store_within_a_migration_is_told_as_such(store: Store) -> None:
-    await fill(store, "0.0.0", a={"n": 1})
+async def test_marks_that_can_not_be_read_now_are_read_before_the_next_use(store: Store) -> None:
     faulty = FaultyStore(store)
-    async with held(faulty, counting()) as activation:
-        faulty.arm(Fault(0, "before", "error"))
-        with pytest.raises(errors.StoreUnavailableError):
-            await activation.state().migrate_and_load()
-        assert faulty.calls[0] == "entries"
-        assert await activation.state().migrate_and_load() is not None
+    async with held(faulty, release(make_suite(), "1.1.0")) as activation:
+        log = activation.table("log")
+        await log.put_many({"a": 1})
+        faulty.arm(Fault(2, "before", "error"))
+        assert await log.delete_range() == 1
+        assert (faulty.has_struck, faulty.calls) == (True, ["entries", "commit", "read"])
+        await log.put("b", 1)
+        await activation.persist()
+    assert await stamps(store) == {"b": "1.1.0"}
+
+
+async def test_what_is_refused_or_fails_at_reading_is_told_to_hooks(store: Store) -> None:
+    await fill(store, "1.0.0", a={"no": "message"})
+    events: list[Any] = []
+    async with Node(store, [make_suite()], hooks=[events.append]) as node, node.activate("Log", "a") as activation:
+        with pytest.raises(errors.MigrationFailedError):
+            await activation.table("log").get("a")
+    assert [event.name for event in events if isinstance(event, MigrationFailed)] == ["add_length"]

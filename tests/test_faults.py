@@ -195,7 +195,7 @@ async def test_the_scenarios_strike_every_operation_of_a_store(tmp_path: Path) -
             struck |= set(calls)
     pulse = {"open_pulse", "beat"}  # see test_whatever_heartbeat_fails_the_node_lives_on
     of_operators = {"nodes", "drain", "forget"}  # one statement each, tried by hand and by the clock
-    of_tables = {"entries", "count_entries", "tables"}  # see tests/test_eager_conversion.py
+    of_tables = {"entries", "count_entries", "tables"}  # see tests/test_eager_faults.py
     assert struck | pulse | of_operators | of_tables == operations(Store) | operations(Pulse) - {"close"}
 
 

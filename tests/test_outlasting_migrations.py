@@ -32,11 +32,11 @@ async def bench(store: Store) -> AsyncIterator[Bench]:
 
 
 async def test_heartbeats_keep_the_lock(store: Store, bench: Bench) -> None:
-    async with bench.run(store, lease_seconds=0.3) as node, Node(store, [bench.suite]) as other:
+    async with bench.run(store, lease_seconds=1.0) as node, Node(store, [bench.suite]) as other:
         await leave_in_progress(bench)
         since = node._membership.clock()
         async with asyncio.timeout(20):
-            while node._membership._acknowledged < since + 0.4:
+            while node._membership._acknowledged < since + 1.1:
                 with pytest.raises(errors.ActorLockedError) as caught:
                     async with other.activate("Slow", "a", wait_seconds=0):
                         pass
