@@ -60,7 +60,8 @@ class _Chunk:
     def add(self, place: Place, entry: Entry, own: Staged) -> None:
         """Add what came of an entry, and what its conversion wrote, which stands if it wrote the entry itself."""
         self.entries[place] = entry
-        self.entries.update(own)
+        if own:
+            self.entries.update(own)
         self.converted += 1
 
     def fail(self, error: BaseException) -> None:
@@ -183,11 +184,18 @@ class Conversions:
         chunk = _Chunk()
         own: Staged = {}
         running = Running(self._activation, [chunk.entries, own], is_conversion=True)
+        context, key = self._activation.context, self._holding.key
         token = RUNNING.set(running)
         try:
-            for (place, data, plan), value in zip(waiting, _decoded(waiting), strict=True):
-                if place not in chunk.entries:
-                    chunk.add(place, await self._entry(place, data, plan, value, running), own)
+            for (place, data, plan), decoded in zip(waiting, _decoded(waiting), strict=True):
+                if place in chunk.entries:
+                    continue
+                value = decode_entry(key, place, data) if decoded is None else decoded
+                result = _upgrade.convert_at_once(plan.steps, value, context, key, place, running)
+                if isinstance(result, _upgrade.Rest):
+                    result = await result.finish()
+                chunk.add(place, Entry(_upgrade.encode_entry(result, plan.steps, key, place), plan.applied), own)
+                if own:
                     own.clear()
         except FAILURES as error:
             chunk.fail(error)
@@ -233,14 +241,11 @@ class Conversions:
                 chunk.add(place, *outcome)
         return chunk
 
-    async def _entry(self, place: Place, data: bytes, plan: _plan.EntryPlan, value: Any, running: Running) -> Entry:
+    async def _entry(self, place: Place, data: bytes, plan: _plan.EntryPlan, decoded: Any, running: Running) -> Entry:
         key = self._holding.key
-        if value is None:
-            value = decode_entry(key, place, data)
-        value = _upgrade.convert_at_once(plan.steps, value, self._activation.context, key, place, running)
-        if isinstance(value, _upgrade.Rest):
-            value = await value.finish()
-        return Entry(_upgrade.encode_entry(value, plan.steps, key, place), plan.applied)
+        value = decode_entry(key, place, data) if decoded is None else decoded
+        result = await _upgrade.convert(plan.steps, value, self._activation.context, key, place, running)
+        return Entry(_upgrade.encode_entry(result, plan.steps, key, place), plan.applied)
 
 
 def is_cancelled() -> bool:

@@ -267,7 +267,8 @@ class SqlStore:
         for number in dict.fromkeys(numbers):
             what = f"entry {keys[numbers.index(number)]!r} of table {of.table!r}"
             sets[number] = yield from _applied_to(what, key, number, lineage)
-        return Page(keys, data, [sets[number] for number in numbers], is_last)
+        applied = [*sets.values()] * len(numbers) if len(sets) == 1 else [sets[number] for number in numbers]
+        return Page(keys, data, applied, is_last)
 
     def _within(self, key: ActorKey, of: Range) -> dict[str, Any]:
         end = self._sql.end if of.end == END else of.end

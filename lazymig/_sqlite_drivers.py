@@ -20,6 +20,7 @@ import sqlite3
 from contextlib import closing, suppress
 from functools import partial
 from itertools import accumulate
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import aiosqlite
@@ -27,7 +28,7 @@ import anyio
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
     from lazymig._sql_operations import Batch, Operation
@@ -44,7 +45,9 @@ RETRY_SECONDS = 0.005
 PRIMARY_CODE = 0xFF
 """SQLite's extended error codes carry the primary one in their lowest byte."""
 
-FETCHED = 32
+_SECOND = itemgetter(1)
+
+FETCHED = 64
 """How many rows are fetched at once where their bytes are counted."""
 
 _NO_UTF8 = "Could not decode to UTF-8"
@@ -79,17 +82,25 @@ def _read(cursor: sqlite3.Cursor, max_bytes: int | None) -> list[Any]:
     rows: list[Any] = []
     size = 0
     while more := cursor.fetchmany(FETCHED):
-        sizes = [len(row[1]) if isinstance(row[1], (bytes, str)) else 0 for row in more]  # a number, if damaged
-        if size + sum(sizes) >= max_bytes:
-            place = next(place for place, so_far in enumerate(accumulate(sizes, initial=size)) if so_far >= max_bytes)
+        try:
+            added = sum(map(len, map(_SECOND, more)))
+        except TypeError:  # a damaged row has a number there
+            added = sum(_sizes(more))
+        if size + added >= max_bytes:
+            so_far = enumerate(accumulate(_sizes(more), initial=size))
+            place = next(place for place, reached in so_far if reached >= max_bytes)
             rows += more[:place]
             if place < len(more) or cursor.fetchone():
                 rows.append(())
             cursor.close()
             break
         rows += more
-        size += sum(sizes)
+        size += added
     return rows
+
+
+def _sizes(rows: Sequence[Any]) -> list[int]:
+    return [len(row[1]) if isinstance(row[1], (bytes, str)) else 0 for row in rows]
 
 
 class InTheWayError(Exception):

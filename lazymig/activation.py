@@ -26,7 +26,7 @@ from lazymig._inspection import decode_state
 from lazymig._records import MAX_NAME_BYTES, check_text
 from lazymig._running import RUNNING, Running, Staged, running_in
 from lazymig._tables import Tables
-from lazymig._telling import Telling
+from lazymig._telling import SILENT, Telling
 from lazymig.errors import ActivationClosedError, ActivationError, DefinitionError, NotLoadedError
 from lazymig.state import State, converter
 from lazymig.table import Table
@@ -82,7 +82,8 @@ class Activation:
         self._holding = Holding(key, actor_type, lease, refusal)
         self._activation_seconds = activation_seconds
         self._is_block = is_block
-        self._telling = Telling(hooks, key, actor_type, "" if lease is None else lease.fence.node, started)
+        node = "" if lease is None else lease.fence.node
+        self._telling = Telling(hooks, key, actor_type, node, started) if hooks else SILENT
         self._states: dict[str, State[Any]] = {}
         self._tables: Tables | None = None
         self._context: Any = _NOTHING  # it is not made yet
