@@ -6,7 +6,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lazymig._version import unpack
-from lazymig.errors import ActivationClosedError, ActivationInProgressError, LeaseLostError, MigrationFailedError
+from lazymig.errors import (
+    ActivationClosedError,
+    ActivationInProgressError,
+    LeaseLostError,
+    MigrationFailedError,
+    NoEntryError,
+)
 from lazymig.hooks import Activated, EntriesConverted, MigrationApplied, MigrationFailed, StateRefused, tell
 
 if TYPE_CHECKING:
@@ -18,7 +24,7 @@ if TYPE_CHECKING:
     from lazymig.hooks import Hook
     from lazymig.suite import ActorType
 
-_UNTOLD = (LeaseLostError, ActivationClosedError, ActivationInProgressError)
+_UNTOLD = (LeaseLostError, ActivationClosedError, ActivationInProgressError, NoEntryError)
 """Errors that say nothing about the stored state."""
 
 

@@ -16,6 +16,7 @@ import pytest
 from lazymig import Node, Suite, open_store
 from lazymig._entries import Range
 from lazymig._records import ActorKey
+from lazymig.errors import MigrationFailedError
 from lazymig.hooks import EntriesConverted
 from lazymig.testing.releases import release
 from tests.processes import Line, Worker, WorkerEndedError
@@ -116,6 +117,36 @@ async def test_a_conversion_that_is_killed_again_and_again_converts_each_entry_o
             found += len(page.keys)
             rest = None if page.is_last else rest.after(page.keys[-1])
         assert found == ENTRIES
+
+
+async def test_a_conversion_that_raises_on_entry_7001_goes_on_there_once_it_is_mended(store: Store) -> None:
+    broken = Suite("logs")
+    log = broken.actor_type("Log")
+    log.migration("1.0.0")(lambda state, context: None)
+    seen: list[int] = []
+
+    @log.migration("2.0.0")
+    def two(state: Any, context: Any) -> None:
+        state["migrated"] = True
+
+    @two.entries("log", eager=True)
+    def convert(entry: Any, context: Any) -> None:
+        seen.append(entry["n"])
+        if entry["n"] == 7_000 and len(seen) == 7_001:
+            raise ValueError("no")
+
+    await fill(store, 8_000)
+    for _ in range(2):
+        async with Node(store, [broken]) as node, node.activate("Log", "a") as activation:
+            if len(seen) < 7_001:
+                with pytest.raises(MigrationFailedError, match="entry '000007000' of table 'log'"):
+                    await activation.state().migrate_and_load()
+                assert str(activation.info and activation.info.version) == "1.0.0"
+                by_stamp = {str(of.applied.versions[-1]): of.entries for of in await store.tables(KEY)}
+                assert by_stamp == {"1.0.0": 1_000, "2.0.0": 7_000}
+            else:
+                assert await activation.state().migrate_and_load() == {"migrated": True}
+    assert seen == [*range(7_001), *range(7_000, 8_000)]
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
