@@ -106,7 +106,7 @@ def decide(chain: Chain, found: Found, key: ActorKey | None) -> Plan | Activatio
 
     All actors with the same applied set have the same plan, so the chain keeps those that were made.
     """
-    if not found.has_main or found.inferred or found.marks.converting:
+    if not found.has_main or found.inferred or (found.marks is not NO_MARKS and found.marks.converting):
         return _decide(chain, found, key)
     applied = found.applied
     plan: Plan | ActivationError | None = chain.plans.get(applied)
@@ -223,7 +223,7 @@ def stamp_after(
     Nothing is stamped that was not migrated or created by this software: after `load()` alone the stamp stays, and
     `written_by` is the older of the two.
     """
-    if found.is_new:
+    if not found.has_states and found.is_new:
         return Stamp(chain.release, chain.release)
     applied = found.applied if plan is None else plan.applied
     if creates_main:

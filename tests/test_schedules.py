@@ -44,7 +44,7 @@ def keep(kind: str, tmp_path: Path) -> Iterator[Keep]:
 
 
 SEEDS = [("memory", 0), ("memory", 1), ("sqlite", 6), ("postgres", 6)]
-"""Together two thousand six hundred schedules, half of them of calls."""
+"""Together eighteen hundred schedules, half of them of calls."""
 
 STRESS_SEEDS = [("memory", seed) for seed in range(1_000, 1_080)] + [
     (kind, seed) for kind in ("sqlite", "postgres") for seed in range(2_000, 2_010)
@@ -53,7 +53,7 @@ STRESS_SEEDS = [("memory", seed) for seed in range(1_000, 1_080)] + [
 
 
 def schedules(kind: str) -> int:
-    return {"memory": 480, "sqlite": 240, "postgres": 100}[kind]
+    return {"memory": 320, "sqlite": 160, "postgres": 100}[kind]
 
 
 @pytest.mark.parametrize(("kind", "seed"), SEEDS)
