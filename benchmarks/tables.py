@@ -158,26 +158,21 @@ async def scan(size: Size, *, is_at_once: bool) -> AsyncIterator[tuple[Block, Bl
                 _check(found, size.calls)
                 return seconds / size.calls
 
-            async def at_once() -> float:
+            async def base() -> float:
                 found = 0
                 started = time.perf_counter()
-                for _, data in await at.transact(_select, "a", durable=False):
-                    found += len(orjson.loads(data))
-                seconds = time.perf_counter() - started
-                _check(found, size.calls)
-                return seconds / size.calls
-
-            async def row_by_row() -> float:
-                found = 0
-                started = time.perf_counter()
-                async with at.plain.execute(SELECT, ["a"]) as cursor:
-                    async for _, data in cursor:
+                if is_at_once:
+                    for _, data in await at.transact(_select, "a", durable=False):
                         found += len(orjson.loads(data))
+                else:
+                    async with at.plain.execute(SELECT, ["a"]) as cursor:
+                        async for _, data in cursor:
+                            found += len(orjson.loads(data))
                 seconds = time.perf_counter() - started
                 _check(found, size.calls)
                 return seconds / size.calls
 
-            yield ours, at_once if is_at_once else row_by_row
+            yield ours, base
 
 
 def _select(connection: sqlite3.Connection, actor_id: str) -> list[Any]:

@@ -101,7 +101,8 @@ class Block:
         try:
             blocks.calls.check_running()
             await blocks.residents.close(self._mailbox, "replaced")
-            await blocks.residents.finishing.wait(self._mailbox)
+            if self._mailbox.finishing is not None:
+                await blocks.residents.finishing.wait(self._mailbox)
             self._activation = await blocks.hold(self._mailbox, self._type, self._wait_seconds, started)
         except BaseException:
             blocks.residents.give(self._mailbox, shared=False)
@@ -118,7 +119,8 @@ class Block:
         self._turn.__exit__()
         blocks.residents.finishing.begin(self._mailbox, self._activation.close())
         try:
-            await blocks.residents.finishing.unlock(self._mailbox)
+            if self._mailbox.finishing is None:
+                await blocks.residents.locks.unlock(self._mailbox)
             if blocks.hooks:
                 tell(blocks.hooks, Deactivated(blocks.membership.node_id, self._key, "left"))
         finally:

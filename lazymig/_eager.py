@@ -84,6 +84,9 @@ class Conversions:
         lease: The actor's lock.
         tables: Name to the version, packed, that the entries are brought to.
         telling: Told, after each chunk, how many entries it has converted of which table.
+
+    Attributes:
+        has_run: Whether there was an entry to convert.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Conversions:
         self._lease = lease
         self._tables = tables
         self._telling = telling
+        self.has_run = False
 
     async def run(self) -> int | None:
         """Convert everything; return what all entries are at least at then, packed, None if there are none.
@@ -112,6 +116,7 @@ class Conversions:
             lacking = sorted({of.table for of in counts if await self._lacks(of)})
             if not lacking:
                 return min((of.applied.highest for of in counts), default=None)
+            self.has_run = True
             mark = max(self._tables.values())
             if self._lease.marks.converting < mark:
                 await self._commit({}, mark)
@@ -231,10 +236,8 @@ class Conversions:
         async with asyncio.TaskGroup() as group:
             for number, value in enumerate(_decoded(waiting)):
                 group.create_task(convert(number, value))
-        chunk = _Chunk()
+        chunk = _Chunk(failure=next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None))
         for (place, _, _), outcome in zip(waiting, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                chunk.failure = outcome
             if not isinstance(outcome, tuple):
                 break
             if place not in chunk.entries:

@@ -141,11 +141,6 @@ class Migration:
 
         return register
 
-    @property
-    def is_eager(self) -> bool:
-        """Whether it converts entries of any table eagerly."""
-        return any(conversion.is_eager for conversion in self.conversions.values())
-
     def check_open(self) -> None:
         """Refuse a change after the first use."""
         self._chain.check_open()

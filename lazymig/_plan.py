@@ -140,12 +140,13 @@ def eager_tables(chain: Chain, found: Found, plan: Plan) -> dict[str, int]:
     """Return the tables whose entries are converted before all else: name to the version, packed, they are brought to.
 
     Those of pending migrations, and of migrations that the software lacked which last stored the actor: it may have put
-    entries. None if no entry is as old as that.
+    entries. (An actor without a main state keeps its stamp; there the latter alone tells.) None if no entry is as old
+    as that.
     """
     oldest = found.marks.oldest
     if oldest is None:
         return {}
-    pending = plan.steps if found.has_main else chain.pending(found.applied)
+    pending = plan.steps if found.has_main or found.stamp is not None else chain.migrations
     if found.stamp is not None and found.stamp.writer != chain.release:
         lacked = {*pending, *chain.pending(found.stamp.writer)}
         pending = tuple(step for step in chain.migrations if step in lacked)

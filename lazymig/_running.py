@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from lazymig._entries import Entry, Place
     from lazymig._migrations import Migration
@@ -32,6 +32,7 @@ class Running:
         owner: What they run in.
         staged: What was written, the latest last; only there it is written.
         step: The migration whose code is running.
+        converted: Tables whose entries were converted before the migrations, to which version, packed.
         is_conversion: Whether it converts an entry.
         is_read_only: Whether it may write nothing.
         is_beside_others: Whether others of its kind run beside it, which don't see what it writes.
@@ -41,6 +42,7 @@ class Running:
     owner: object
     staged: list[Staged] = field(default_factory=lambda: [{}])
     step: Migration | None = None
+    converted: Mapping[str, int] = field(default_factory=dict)
     is_conversion: bool = False
     is_read_only: bool = False
     is_beside_others: bool = False

@@ -5,8 +5,8 @@ Rules:
 1. `put`, `update` and `delete` are staged, and stored by the next commit of the activation; what is read is what is
    stored with what is staged over it.
 2. An entry is checked whenever it is read, by its own stamp and by the actor's.
-3. An entry that was converted when it was read rides on the next commit of an actor that was brought up: a bounded
-   number, and never alone. Migrations begin without any.
+3. An entry that was converted when it was read rides on the next commit: a bounded number, never alone, and only once
+   the actor was brought up, so that migrations find none.
 4. Code of migrations reads and writes past the turn, whose holder waits for it, see `lazymig._running`.
 """
 
@@ -89,11 +89,6 @@ class Tables:
                 own.clear()
         return entries
 
-    def drop_riding(self) -> None:
-        """Forget what was converted when it was read."""
-        self._riding.clear()
-        self._riding_bytes = 0
-
     def note_stored(self, entries: Staged) -> None:
         """Forget what was stored, but not what was staged meanwhile."""
         for place, entry in entries.items():
@@ -124,7 +119,7 @@ class Tables:
             holding.check_writable()
         lease = await holding.take_turn()
         try:
-            if self._activation.failure is not None:
+            if self._activation.failure is not None and holding.plan is None:
                 raise self._activation.failure
             holding.check_version()
             yield lease, None
@@ -281,11 +276,8 @@ class Tables:
 
     def _check_order(self, table: str, running: Running | None) -> None:
         """Refuse a migration's function that reads entries which a later migration has converted before it."""
-        step = None if running is None or running.is_conversion else running.step
-        if step is None:
-            return
-        later = self._activation.converted_first.get(table, 0)
-        if later > step.packed:
+        step = None if running is None else running.step
+        if running is not None and step is not None and running.converted.get(table, 0) > step.packed:
             raise DefinitionError(
                 f"migration {step.version} ({step.name}) reads table {table!r}, whose entries a later migration "
                 f"converts before it (eager=True). Leave eager out there, or let this one not read the table."

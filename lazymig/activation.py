@@ -56,12 +56,11 @@ class Activation:
     Attributes:
         key: The actor.
         failure: Why it did not come up, None if it did or was not asked to.
-        converted_first: Tables whose entries are converted before the pending migrations run, see `_plan.eager_tables`.
     """
 
     __slots__ = (
         "_activation_seconds", "_context", "_holding", "_is_block", "_states", "_tables", "_telling",
-        "converted_first", "failure", "key",
+        "failure", "key",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  (made by the node only)
@@ -78,7 +77,6 @@ class Activation:
     ) -> None:
         self.key = key
         self.failure: ActivationError | None = None
-        self.converted_first: Mapping[str, int] = _NOTHING
         self._holding = Holding(key, actor_type, lease, refusal)
         self._activation_seconds = activation_seconds
         self._is_block = is_block
@@ -299,33 +297,31 @@ class Activation:
         plan = holding.decide()
         if isinstance(plan, ActivationError):
             raise plan
-        self.converted_first = _plan.eager_tables(holding.type.chain, holding.found(), plan) or _NOTHING
-        if not (plan.must_commit or self.converted_first):
+        has_entries = lease.marks.oldest is not None
+        eager = _plan.eager_tables(holding.type.chain, holding.found(), plan) if has_entries else _NOTHING
+        if not (plan.must_commit or eager):
             self._note_up(lease, plan)
             return
         holding.check_writable()
-        if self.converted_first or any(step.is_async for step in plan.steps):
-            await holding.migrate(partial(self._migrate, lease, plan), self._activation_seconds)
+        if eager or any(step.is_async for step in plan.steps):
+            await holding.migrate(partial(self._migrate, lease, plan, eager), self._activation_seconds)
         else:
-            await self._migrate(lease, plan)
+            await self._migrate(lease, plan, eager)
 
     def _note_up(self, lease: Lease, plan: _plan.Plan) -> None:
         self._holding.plan = plan
         self._telling.activated(lease.stamp, len(plan.steps))
 
-    async def _migrate(self, lease: Lease, plan: _plan.Plan) -> None:
+    async def _migrate(self, lease: Lease, plan: _plan.Plan, eager: Mapping[str, int]) -> None:
         """Convert entries, run the plan on copies, commit what came out, and let the handles see it."""
         before = dict(lease.states)
         kept = [(state, state.kept()) for state in self._states.values() if state.is_loaded]
         self._reset_states()
-        if self._tables is not None:
-            self._tables.drop_riding()
         try:
-            oldest = None
-            if self.converted_first:
-                oldest = await Conversions(self, self._holding, lease, self.converted_first, self._telling).run()
-            writes, entries = await self._run(lease, plan)
-            if plan.steps or self.converted_first:
+            conversions = Conversions(self, self._holding, lease, eager, self._telling)
+            oldest = await conversions.run() if eager else None
+            writes, entries = await self._run(lease, plan, eager)
+            if plan.steps or conversions.has_run:
                 self._holding.migrated_at = lease.now
             await self._holding.commit(lease, writes, entries, plan=plan, oldest=oldest)
         finally:
@@ -338,13 +334,15 @@ class Activation:
                 state.fill(lease.states.get(state.name))
         self._note_up(lease, plan)
 
-    async def _run(self, lease: Lease, plan: _plan.Plan) -> tuple[dict[str, bytes | None], Staged]:
+    async def _run(
+        self, lease: Lease, plan: _plan.Plan, eager: Mapping[str, int]
+    ) -> tuple[dict[str, bytes | None], Staged]:
         if not plan.steps:
             return {}, {}
         main = self._holding.type.state
         value = decode_state(self.key, main, lease.states[main])
         context = self.context
-        running = Running(self)
+        running = Running(self, converted=eager)
         token = RUNNING.set(running)
         try:
             value = await _upgrade.run(running.each(plan.steps), value, context, self.key)

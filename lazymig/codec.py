@@ -135,22 +135,6 @@ def decode_many(data: Sequence[bytes]) -> list[Any]:
     return values
 
 
-def encode_many(values: list[Any], subject: object) -> list[bytes]:
-    """Return each of many values as `encode` does, compared at once.
-
-    Raises:
-        InvalidValueError: One would not come back equal: encode them one by one to learn which.
-    """
-    try:
-        data = [_write(value) for value in values]
-        is_equal = orjson.loads(b"[" + b",".join(data) + b"]") == values
-    except TypeError:
-        is_equal = False
-    if not is_equal:
-        raise InvalidValueError(str(subject), "$", "does not come back equal")
-    return data
-
-
 def _check_exact(data: bytes) -> None:
     import json  # noqa: PLC0415  (only for what `encode` didn't write)
 

@@ -252,6 +252,17 @@ async def test_a_block_may_load_again_and_gets_the_value_in_the_end(store: Store
     assert bench.log == ["begun", "ended"]
 
 
+async def test_tables_of_a_block_can_be_used_once_the_migration_has_ended(store: Store, bench: Bench) -> None:
+    async with bench.run(store) as node, node.activate("Slow", "a") as activation:
+        with pytest.raises(errors.ActivationInProgressError):
+            await activation.state().migrate_and_load()
+        bench.gate.set()
+        assert activation._holding.migrating is not None
+        await asyncio.wait([activation._holding.migrating.task])
+        await activation.table("log").put("k", 1)
+        assert await activation.table("log").get("k") == 1
+
+
 async def test_a_block_that_loads_again_gets_what_the_migration_failed_with_once(store: Store, bench: Bench) -> None:
     async def fail() -> None:
         raise ValueError("as asked")

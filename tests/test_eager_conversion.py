@@ -9,6 +9,7 @@ import pytest
 from lazymig import Node, Suite, errors
 from lazymig._version import pack, parse
 from lazymig.hooks import EntriesConverted, MigrationApplied, MigrationFailed
+from lazymig.testing import FaultyStore
 from lazymig.testing.releases import release
 from tests.eager_logs import CHUNK, KEY, bring_up, count, entries, fill, found, held, make_suite
 
@@ -195,3 +196,41 @@ async def test_entries_of_an_actor_without_a_main_state_are_converted(store: Sto
         await activation.state().migrate_and_load(default={})
         await activation.persist()
     assert await found(store) == ("2.0.0", None, "2.0.0")
+
+
+async def test_an_actor_without_a_main_state_is_gone_through_once(store: Store) -> None:
+    async with held(store, release(make_suite(count), "1.0.0")) as activation:
+        await activation.state("settings").load()
+        activation.state("settings").value = 1
+        await activation.table("log").put("a", {"n": 0})
+        await activation.table("other").put("x", {"n": 0})
+        await activation.persist()
+    await bring_up(store, make_suite(count))
+    record = await store.read(KEY)
+    faulty = FaultyStore(store)
+    faulty.arm(None)
+    await bring_up(faulty, make_suite(count))
+    assert await store.read(KEY) == record
+    assert "tables" not in faulty.calls
+
+
+async def test_time_of_migration_is_that_of_the_last_one_that_ran(store: Store) -> None:
+    suite = Suite("logs")
+    log = suite.actor_type("Log")
+    log.migration("1.0.0")(lambda state, context: None)
+    log.migration("1.1.0")(lambda state, context: None).entries("log", eager=True)(count)
+    older = release(suite, "1.0.0")
+    await fill(store, 3)
+    await bring_up(store, suite)
+    record = await store.read(KEY)
+    async with held(store, older) as activation:
+        await activation.state().migrate_and_load()
+        await activation.table("log").update("000000", lambda entry: entry.update(more=1))
+        await activation.persist()
+    await bring_up(store, suite)
+    again = await store.read(KEY)
+    assert record is not None
+    assert again is not None
+    assert record.stamp is not None
+    assert again.stamp is not None
+    assert (again.stamp.writer, again.stamp.migrated_at) == (log.chain.release, record.stamp.migrated_at)

@@ -192,11 +192,14 @@ async def test_a_conversion_sees_what_its_chain_has_put(store: Store, *, is_eage
             await context.table("index").put(entry["by"], {"seen": 1})
 
     two.entries("index", eager=is_eager)(lambda entry, context: {"indexed": True})
+    three = log.migration("3.0.0")(lambda state, context: None)
+    three.entries("index", eager=is_eager)(lambda entry, context: {**entry, "three": True})
     await fill(store, "0.0.0")
     async with held(store, suite) as activation:
         await activation.state().migrate_and_load()
         assert await one(activation.table("log")) == [("0", {"by": "Ada"})]
-        assert await one(activation.table("index")) == ([("Ada", {"seen": 1})] if is_eager else [])
+        assert await one(activation.table("index")) == ([("Ada", {"seen": 1, "three": True})] if is_eager else [])
+    assert {*(await stamps(store, "index")).values()} == ({"3.0.0"} if is_eager else set())
 
 
 async def test_tables_of_an_activation_that_failed_to_come_up_raise_why(store: Store) -> None:
