@@ -167,8 +167,8 @@ class Table:
         return self.name, key
 
     def _range(self, prefix: str, start: str | None, end: str | None, *, is_reverse: bool = False) -> Range:
-        for what, text in {"prefix": prefix, "start": start or "", "end": end or ""}.items():
-            if text != "":
+        for what, text in {"prefix": prefix, "start": start, "end": end}.items():
+            if text != "" and (text is not None or what == "prefix"):
                 check_text(f"the {what} of a range", text, MAX_ID_BYTES)
         last = after_prefix(prefix) if prefix else END
         return Range(self.name, max(prefix, start or ""), min(last, END if end is None else end), is_reverse)

@@ -299,6 +299,8 @@ CALLS: dict[str, Callable[[Activation], Awaitable[Any]]] = {
     "no flag": lambda a: read(a.table("log"), reverse=1),
     "a number as prefix": lambda a: read(a.table("log"), prefix=1),
     "a prefix with NUL": lambda a: a.table("log").count(prefix="\0"),
+    "0 as start": lambda a: read(a.table("log"), start=0),
+    "0 as end": lambda a: read(a.table("log"), end=0),
     "no prefix": lambda a: read(a.table("log"), prefix=None),
     "nothing to put": lambda a: a.table("log").put_many(None),  # type: ignore[arg-type]
     "no pairs": lambda a: a.table("log").put_many(["ab"]),  # type: ignore[list-item]
