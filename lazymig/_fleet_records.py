@@ -21,11 +21,15 @@ class Offer:
         type: The actor type.
         registered: The versions its release registers.
         actions: Names of its actions, in order.
+        late: Those of its versions, packed, that may run on states of a later one.
+        one_way: Those of its versions, packed, that have no way down, each with what lacks it, for people.
     """
 
     type: str
     registered: AppliedSet
     actions: tuple[str, ...] = ()
+    late: tuple[int, ...] = ()
+    one_way: tuple[tuple[int, str], ...] = ()
 
     @property
     def below(self) -> int:
@@ -35,6 +39,16 @@ class Offer:
     def can_read(self, version: int) -> bool:
         """Tell whether it may activate an actor stored at a version (packed)."""
         return version < self.below
+
+    def why_not_stored(self, version: int) -> str:
+        """Return why it can't store its actors at a write version (packed), for people; "" if it can."""
+        supported = self.registered.highest
+        if supported < version:
+            return f"it supports {_version.unpack(supported)} only"
+        if _version.is_newer_major(supported, _version.next_major(version)):
+            return f"it supports {_version.unpack(supported)}, more than one major version above"
+        missing = [what for number, what in self.one_way if number > version]
+        return f"it has no way down: {', '.join(missing)}" if missing else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazymig import _version
+from lazymig._bases import NO_POLICY
 from lazymig.errors import CorruptStateError, InvalidKeyError, InvalidVersionError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from semver import Version
 
+    from lazymig._bases import Base, BaseWrite, WritePolicy
     from lazymig._entries import Entry
     from lazymig._fleet_records import Offer
 
@@ -121,6 +123,19 @@ class AppliedSet:
             numbers = (self.floor, *self.packed) if self.floor else self.packed
             self._versions = tuple(_version.unpack(number) for number in numbers)
         return self._versions
+
+    def has(self, version: int) -> bool:
+        """Tell whether it has a version, packed."""
+        return version <= self.floor or version in self.packed
+
+    def covers(self, other: AppliedSet) -> bool:
+        """Tell whether software that registers this set knows all that the other has.
+
+        A floor counts as every version up to it, also as those that nobody ever registered: it is known from below.
+        """
+        if self is other:
+            return True
+        return other.floor <= self.highest and all(self.has(version) for version in other.packed)
 
     def union(self, other: AppliedSet) -> AppliedSet:
         """Return the set of what either has; the higher floor stands."""
@@ -262,6 +277,7 @@ class StoredActor(NamedTuple):
         owner: Node id of the lock's holder, or None.
         number: Number of the holder's fence, 0 without a holder.
         marks: Of its entries.
+        base: What newer software last stored, where older software can't; None without one.
     """
 
     key: ActorKey
@@ -271,6 +287,7 @@ class StoredActor(NamedTuple):
     owner: str | None = None
     number: int = 0
     marks: Marks = NO_MARKS
+    base: Base | None = None
 
 
 class Claim(NamedTuple):
@@ -280,11 +297,13 @@ class Claim(NamedTuple):
         fence: To be carried by every write.
         actor: The actor as stored; revision 0 and no states if it is unknown.
         now: The store's wall clock, aware UTC.
+        policy: What the actors of its type are stored as.
     """
 
     fence: Fence
     actor: StoredActor
     now: datetime
+    policy: WritePolicy = NO_POLICY
 
 
 class Held(NamedTuple):
@@ -310,6 +329,8 @@ class Commit(NamedTuple):
         entries: Table and key to entry; None removes it.
         marks: Of its entries afterwards; None leaves them as they are, and goes with no entries only. If no entry is
             left, `Marks.oldest` becomes None.
+        epoch: Of the write policy that it was made for.
+        base: How the base changes; None: it stays.
     """
 
     key: ActorKey
@@ -320,6 +341,8 @@ class Commit(NamedTuple):
     release: bool = False
     entries: Mapping[tuple[str, str], Entry | None] = {}
     marks: Marks | None = None
+    epoch: int = 0
+    base: BaseWrite | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ Rules that every store must keep:
 2. **Dead** is a node that is not registered, whose last heartbeat is at least its lease time old by the store's clock,
    or that the store can prove to be gone. Whoever is merely slow is not dead.
 3. **Fence.** A commit or release is carried out only if its fence is the valid one and its node is registered. Only
-   equality is compared. A commit also names the revision it starts from.
+   equality is compared. A commit also names the revision it starts from, and the epoch of the write policy that it
+   was made for: with another one nothing is stored, see `rule`.
 4. **Snapshot.** What a claim returns was read after the lock was got: no commit can lie between. Entries are read
    page by page: each page is one snapshot.
 5. **Durability.** A commit that returned survives a crash of process and machine (unless the store was opened with a
@@ -27,15 +28,17 @@ the task of its caller, whose cancellations are kept from it (see `lazymig._uncu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from lazymig._bases import WritePolicy
     from lazymig._entries import Count, Page, Range
     from lazymig._fleet_records import Call, CallState, Mail, NodeStatus
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
+    from lazymig._rulings import Ruling
 
 
 class Pulse(Protocol):
@@ -189,10 +192,38 @@ class Store(Protocol):
         """The calls that travel."""
         ...
 
-    async def register(self, node: NodeRecord, *, replaces: str | None = None) -> None:
+    async def register(
+        self, node: NodeRecord, *, replaces: str | None = None, ruling: Callable[[], Ruling] | None = None
+    ) -> Any:
         """Add a node with a heartbeat now; in the same transaction remove the one it replaces.
 
         Must leave every lock of the replaced node free and every fence of it void.
+
+        Args:
+            node: The node.
+            replaces: Id of the one it replaces.
+            ruling: Carried out first, as by `rule`; if it raises, nothing is changed. It does not see the replaced node.
+
+        Returns:
+            The ruling's answer, None without one.
+        """
+        ...
+
+    async def rule(self, ruling: Callable[[], Ruling], *, is_change: bool = False) -> Any:
+        """Answer a ruling's questions and do what it decides, in one transaction, while no node registers.
+
+        Must let no commit of an earlier epoch take effect once this has returned with a changed write policy.
+
+        Args:
+            ruling: Makes it, anew for each try.
+            is_change: Whether it may decide on anything to be done; without, nothing is written.
+
+        Returns:
+            Its answer.
+
+        Raises:
+            StoreError: The store's fault; whether something was changed is unknown if it fails at the end.
+            CorruptStateError: What it asks for can't be read.
         """
         ...
 
@@ -221,7 +252,7 @@ class Store(Protocol):
         ...
 
     async def claim(self, key: ActorKey, fence: Fence) -> Claim | Held:
-        """Get the actor's lock and read the actor, known or not.
+        """Get the actor's lock and read the actor with its base, known or not, and its type's write policy.
 
         Returns:
             The lock and the actor; or who holds it, nothing changed.
@@ -232,11 +263,12 @@ class Store(Protocol):
         """
         ...
 
-    async def commit(self, commit: Commit) -> int:
-        """Store states, entries and stamp together, and release the lock if the commit says so.
+    async def commit(self, commit: Commit) -> int | WritePolicy:
+        """Store states, entries, base and stamp together, and release the lock if the commit says so.
 
         Returns:
-            The new revision.
+            The new revision; or the type's write policy if its epoch is not the commit's: then nothing was stored, and
+            fence and revision may be wrong, too.
 
         Raises:
             LeaseLostError: Fence or revision is not the actor's, or the node is not registered; nothing was stored.
@@ -288,6 +320,16 @@ class Store(Protocol):
 
     async def census(self, actor_type: str) -> Mapping[AppliedSet | None, int]:
         """Count a type's stored actors by applied set; None stands for those without migration-info."""
+        ...
+
+    async def stragglers(
+        self, actor_type: str, sets: frozenset[AppliedSet | None], *, after: str = "", limit: int = 500
+    ) -> Sequence[str]:
+        """Return the ids of up to ``limit`` stored actors with one of these applied sets above ``after``, in order."""
+        ...
+
+    async def entry_census(self, actor_type: str) -> Mapping[AppliedSet, int]:
+        """Count a type's entries by applied set."""
         ...
 
     async def types(self) -> Sequence[str]:

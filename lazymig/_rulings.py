@@ -1,0 +1,156 @@
+"""Rulings: what is decided about a fleet from what its store says, in the transaction that acts on it.
+
+A ruling is a generator without I/O. It yields questions, is sent the store's answers, and returns what is to be done, or
+raises: then nothing is stored. A store carries rulings out one at a time, and no node registers meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from lazymig._bases import WritePolicy
+    from lazymig._fleet_records import NodeStatus
+    from lazymig._records import AppliedSet
+
+T = TypeVar("T")
+
+SAMPLE = 5
+"""How many actors are named where many are counted."""
+
+
+class Release(NamedTuple):
+    """What a node registered for a type, once.
+
+    Attributes:
+        applied: The set of its versions, the baseline as its floor.
+        checksums: Version, packed, to checksum of its function; those without source are left out.
+        build: Of the node that had it last.
+        seen_at: When that one registered, aware UTC.
+    """
+
+    applied: AppliedSet
+    checksums: Mapping[int, int]
+    build: str | None
+    seen_at: datetime
+
+
+class Based(NamedTuple):
+    """What actors with a base have in common.
+
+    Attributes:
+        applied: Of their stamp, None without one.
+        writer: Of their stamp, None without one.
+        base: What is applied to their base.
+    """
+
+    applied: AppliedSet | None
+    writer: AppliedSet | None
+    base: AppliedSet
+
+
+class TypeFacts(NamedTuple):
+    """What a store knows of a type, without counting.
+
+    Attributes:
+        policy: What its actors are stored as.
+        releases: All that were ever registered, in no order.
+        nodes: All registered nodes, of the type or not.
+        unreadable: Ids of registered nodes whose rows can't be read.
+        known: All applied sets that actors or entries of the type may have.
+        actors: Those that stored actors have; None: some are without migration-info.
+        bases: Of the actors with a base.
+        oldest: No entry of the type is below it, packed; None if there are no entries.
+    """
+
+    policy: WritePolicy
+    releases: Sequence[Release]
+    nodes: Sequence[NodeStatus]
+    unreadable: Sequence[str]
+    known: frozenset[AppliedSet]
+    actors: frozenset[AppliedSet | None]
+    bases: frozenset[Based]
+    oldest: int | None
+
+
+class AskType(NamedTuple):
+    """Asks for the `TypeFacts` of a type."""
+
+    actor_type: str
+
+
+class AskActors(NamedTuple):
+    """Asks for the `Found` of the stored actors with one of these applied sets."""
+
+    actor_type: str
+    sets: frozenset[AppliedSet | None]
+
+
+class AskBases(NamedTuple):
+    """Asks for the `Found` of the actors with one of these."""
+
+    actor_type: str
+    of: frozenset[Based]
+
+
+class AskEntries(NamedTuple):
+    """Asks for the `Found` of the actors that have an entry with one of these applied sets.
+
+    Attributes:
+        actor_type: The type.
+        sets: The sets.
+        below: All of them are below this version, packed, so that actors without an entry below it are passed over;
+            None: they may not be.
+    """
+
+    actor_type: str
+    sets: frozenset[AppliedSet]
+    below: int | None = None
+
+
+class AskConverting(NamedTuple):
+    """Asks for the `Found` of the actors whose entries an eager conversion may have brought to a version, packed, or above.
+
+    Those whose `Marks.converting` is at least that.
+    """
+
+    actor_type: str
+    version: int
+
+
+class Found(NamedTuple):
+    """Some actors.
+
+    Attributes:
+        count: How many.
+        actors: Ids of the first `SAMPLE` of them, in order.
+    """
+
+    count: int
+    actors: Sequence[str]
+
+
+NONE_FOUND = Found(0, ())
+
+Question = AskType | AskActors | AskBases | AskEntries | AskConverting
+
+
+class Ruled(NamedTuple):
+    """What comes of a ruling.
+
+    Attributes:
+        answer: For who asked for it.
+        policies: Type to its write version from now on, packed, None for none: with each the epoch rises by one.
+        releases: Type and release, to be recorded in place of one with the same applied set.
+    """
+
+    answer: Any
+    policies: Mapping[str, int | None] = {}
+    releases: Sequence[tuple[str, Release]] = ()
+
+
+Ruling = Generator[Question, Any, Ruled]
