@@ -84,21 +84,21 @@ class AskType(NamedTuple):
 
 
 class AskActors(NamedTuple):
-    """Asks for the `Found` of the stored actors with one of these applied sets."""
+    """Asks for the `Counted` of the stored actors with one of these applied sets."""
 
     actor_type: str
     sets: frozenset[AppliedSet | None]
 
 
 class AskBases(NamedTuple):
-    """Asks for the `Found` of the actors with one of these."""
+    """Asks for the `Counted` of the actors with one of these."""
 
     actor_type: str
     of: frozenset[Based]
 
 
 class AskEntries(NamedTuple):
-    """Asks for the `Found` of the actors that have an entry with one of these applied sets.
+    """Asks for the `Counted` of the actors that have an entry with one of these applied sets.
 
     Attributes:
         actor_type: The type.
@@ -113,28 +113,30 @@ class AskEntries(NamedTuple):
 
 
 class AskConverting(NamedTuple):
-    """Asks for the `Found` of the actors whose entries an eager conversion may have brought to a version, packed, or above.
+    """Asks for the `Counted` of the actors with entries that a conversion may have brought so high.
 
-    Those whose `Marks.converting` is at least that.
+    Attributes:
+        actor_type: The type.
+        version: What their `Marks.converting` is at least, packed.
     """
 
     actor_type: str
     version: int
 
 
-class Found(NamedTuple):
+class Counted(NamedTuple):
     """Some actors.
 
     Attributes:
-        count: How many.
+        total: How many.
         actors: Ids of the first `SAMPLE` of them, in order.
     """
 
-    count: int
+    total: int
     actors: Sequence[str]
 
 
-NONE_FOUND = Found(0, ())
+NOBODY = Counted(0, ())
 
 Question = AskType | AskActors | AskBases | AskEntries | AskConverting
 

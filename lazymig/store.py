@@ -202,7 +202,7 @@ class Store(Protocol):
         Args:
             node: The node.
             replaces: Id of the one it replaces.
-            ruling: Carried out first, as by `rule`; if it raises, nothing is changed. It does not see the replaced node.
+            ruling: Carried out first, as by `rule`; if it raises, nothing is changed. It doesn't see the replaced node.
 
         Returns:
             The ruling's answer, None without one.
