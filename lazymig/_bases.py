@@ -40,7 +40,7 @@ class Base(NamedTuple):
 
     Attributes:
         applied: What was applied to it.
-        revision: The actor's when it was made: the base is current as long as nobody stored since. 0 if it was kept when
+        revision: The actor's when it was made: it is current as long as nobody stored since. 0 if it was kept when
             older software stored: that one is never current.
         digest: Of the migrations that made it of what was stored beside it.
         states: Name to value; a state that is not in it is as newer software left it.

@@ -1,7 +1,7 @@
 """Rulings: what is decided about a fleet from what its store says, in the transaction that acts on it.
 
-A ruling is a generator without I/O. It yields questions, is sent the store's answers, and returns what is to be done, or
-raises: then nothing is stored. A store carries rulings out one at a time, and no node registers meanwhile.
+A ruling is a generator without I/O. It yields questions, is sent the store's answers, and returns what is to be done,
+or raises: then nothing is stored. A store carries rulings out one at a time, and no node registers meanwhile.
 """
 
 from __future__ import annotations
