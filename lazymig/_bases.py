@@ -68,5 +68,26 @@ class BaseWrite(NamedTuple):
     states: Mapping[str, Kept | None] = {}
 
 
+def base_after(before: Base | None, write: BaseWrite, revision: int) -> Base | None:
+    """Return an actor's base after a commit.
+
+    Args:
+        before: The base before it.
+        write: How it changes.
+        revision: The actor's after the commit.
+    """
+    if write.applied is None:
+        return None
+    states = {} if before is None else dict(before.states)
+    for name, kept in write.states.items():
+        if kept is None:
+            states.pop(name, None)
+        else:
+            states[name] = kept
+    if not write.is_current:
+        revision = 0 if before is None else before.revision
+    return Base(write.applied, revision, write.digest, states)
+
+
 NO_BASE = BaseWrite(None)
 """Removes an actor's base."""

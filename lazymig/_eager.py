@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig import _plan, _upgrade, codec
 from lazymig._entries import PAGE_BYTES, PAGE_ENTRIES, Entry, Range
-from lazymig._holding import lowest
+from lazymig._holding import PolicyChangedError, lowest
 from lazymig._inspection import decode_entry
 from lazymig._records import Marks
 from lazymig._running import RUNNING, Running, Staged
@@ -161,7 +161,8 @@ class Conversions:
     async def _commit(self, entries: Staged, mark: int) -> None:
         lease = self._lease
         marks = Marks(mark, lowest(lease.marks.oldest, entries))
-        await lease.commit({}, lease.stamp, entries=entries, marks=marks)
+        if not await lease.commit({}, lease.stamp, entries=entries, marks=marks):
+            raise PolicyChangedError
 
     async def _convert(self, table: str, page: Page) -> _Chunk:
         plans: dict[int, _plan.EntryPlan | ActivationError] = {}  # by object: a page has few different stamps

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from lazymig import _plan
+from lazymig import _plan, _shapes
+from lazymig._bases import NO_BASE, BaseWrite, Kept
 from lazymig._migrating import Migrating
 from lazymig._records import NO_MARKS, Marks
 from lazymig._turn import TURN
@@ -22,16 +24,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from datetime import datetime
 
+    from lazymig._bases import Base
     from lazymig._entries import Entry, Place
     from lazymig._lease import Lease
     from lazymig._records import ActorKey, Stamp
+    from lazymig.activation import Activation
     from lazymig.suite import ActorType
+
+_Writes = dict[str, "bytes | None"]
+
+
+class PolicyChangedError(Exception):
+    """The write policy is another one by now: what was to be stored has to be decided anew."""
 
 
 class Holding:
     """What an activation has of the stored actor.
 
     Args:
+        activation: The activation.
         key: The actor.
         actor_type: Its type.
         lease: Its lock; None if it was refused.
@@ -43,15 +54,25 @@ class Holding:
         migrated_at: When migrations ran in this activation.
         migrating: Migrations whose caller has left; they may have ended meanwhile.
         is_closed: Whether it has ended.
+        handed: The states, encoded, that migrations under way began with.
     """
 
     __slots__ = (
-        "_inferred", "is_closed", "key", "lease", "migrated_at", "migrating", "plan", "refusal", "turns", "type",
+        "_activation", "_has_lowered", "_inferred", "handed", "is_closed", "key", "lease", "migrated_at", "migrating",
+        "plan", "refusal", "turns", "type",
     )  # fmt: skip
 
     def __init__(
-        self, key: ActorKey, actor_type: ActorType[Any], lease: Lease | None, refusal: ActivationError | None
+        self,
+        activation: Activation,
+        key: ActorKey,
+        actor_type: ActorType[Any],
+        lease: Lease | None,
+        refusal: ActivationError | None,
     ) -> None:
+        self._activation = activation
+        self._has_lowered = False
+        self.handed: Mapping[str, bytes] = {}
         self.key = key
         self.type = actor_type
         self.lease = lease
@@ -145,55 +166,180 @@ class Holding:
         if stamp is None and main is not None and self._inferred is None:
             self._inferred = self.type.infer(main, self.key)
         inferred = (self._inferred or 0) if stamp is None else 0
-        return _plan.Found(stamp, bool(states), main is not None, inferred, self.lease.marks)
+        base, written = self.lease.base, self.lease.policy.version
+        if base is None:
+            return _plan.Found(stamp, bool(states), main is not None, inferred, self.lease.marks, write_version=written)
+        kept = base.states.get(self.type.state)
+        is_current = base.revision == self.lease.revision
+        has_main = kept is None or kept.data is not None
+        return _plan.Found(
+            stamp, bool(states), main is not None, inferred, self.lease.marks, base, is_current, has_main, written
+        )
 
     def decide(self) -> _plan.Plan | ActivationError:
         """Return what migrate-and-load has to do, or why it refuses."""
         return _plan.decide(self.type.chain, self.found(), self.key)
 
-    def stamp_after(self, plan: _plan.Plan | None = None, *, creates_main: bool) -> Stamp | None:
-        """Return the stamp of the actor once something is stored."""
-        return _plan.stamp_after(
-            self.type.chain, self.found(), plan or self.plan, creates_main=creates_main, migrated_at=self.migrated_at
-        )
+    @property
+    def values(self) -> Mapping[str, bytes]:
+        """The states as the activation has them, encoded: those of the base once it was taken."""
+        if self.lease is None:
+            return {}
+        base = self._taken()
+        return self.lease.states if base is None else values_of(base, self.lease.states)
 
-    async def commit(  # noqa: PLR0913  (named, all but three)
+    def _taken(self) -> Base | None:
+        """Return the base that stands for the states as stored."""
+        if self.lease is None or self.lease.base is None or (self.plan is None and not self._has_lowered):
+            return None
+        return _plan.base_to_take(self.type.chain, self.found())
+
+    def shape(
+        self, plan: _plan.Plan | None = None, *, creates_main: bool, has_main: bool = True
+    ) -> _shapes.Shape | ActivationError:
+        """Return how the actor is stored, or why it isn't."""
+        plan = plan or self.plan
+        takes_base = plan.takes_base if self.plan is None and plan is not None else self._taken() is not None
+        storing = _shapes.Storing(creates_main, has_main, self.migrated_at, takes_base)
+        return _shapes.shape(self.type.chain, self.found(), plan, storing, self.key)
+
+    async def commit(
         self,
         lease: Lease,
-        writes: dict[str, bytes | None],
+        writes: _Writes,
         entries: Mapping[Place, Entry | None] | None = None,
         *,
-        plan: _plan.Plan | None = None,
         release: bool = False,
-        oldest: int | None = None,
     ) -> None:
-        """Store states and entries with their stamp; needs a turn.
+        """Store states and entries with their stamp, in the shape that the write policy asks for; needs a turn.
 
         Args:
             lease: The actor's.
             writes: Name to encoded value; None removes the state.
             entries: See `Commit.entries`.
-            plan: What was run.
             release: Give the lock up in the same transaction.
-            oldest: What all stored entries were found to be at least at, packed; None: nobody looked.
+
+        Raises:
+            NewerStateError: This software stores nothing of the type any more.
         """
-        main = self.type.state
-        creates_main = writes.get(main) is not None and main not in lease.states
-        stamp = self.stamp_after(plan, creates_main=creates_main)
-        marks = None
-        if entries or lease.marks != NO_MARKS:
-            converting = self._mark(lease, entries)
-            is_over = self.found().is_new or (stamp is not None and stamp.applied.highest >= converting)
-            oldest = lowest(lease.marks.oldest if oldest is None else oldest, entries)
-            marks = Marks(0 if is_over else converting, oldest)
-            if marks == lease.marks and not entries:
-                marks = None
-        await lease.commit(writes, stamp, release=release, entries=entries, marks=marks)
+        while True:
+            with suppress(PolicyChangedError):
+                await self.commit_once(lease, writes, entries, release=release)
+                return
+
+    async def commit_once(  # noqa: PLR0913  (named, all but three)
+        self,
+        lease: Lease,
+        writes: _Writes,
+        entries: Mapping[Place, Entry | None] | None = None,
+        *,
+        plan: _plan.Plan | None = None,
+        projected: Mapping[str, bytes] | None = None,
+        release: bool = False,
+        oldest: int | None = None,
+    ) -> None:
+        """Do as `commit`, but for the write policy that was last heard of.
+
+        Args:
+            lease: As there.
+            writes: As there.
+            entries: As there.
+            plan: What was run.
+            projected: All states with what was run above the write version; ``writes`` are without that then.
+            release: As there.
+            oldest: What all stored entries were found to be at least at, packed; None: nobody looked.
+
+        Raises:
+            PolicyChangedError: It has changed; nothing was stored.
+        """
+        main, values = self.type.state, self.values_for(plan)
+        creates_main = writes.get(main) is not None and main not in values
+        has_main = writes[main] is not None if main in writes else main in values
+        shape = self.shape(plan, creates_main=creates_main, has_main=has_main)
+        if isinstance(shape, ActivationError):
+            raise shape
+        base = None
+        if shape.keep is not _shapes.Keep.AS_IT_IS:
+            writes, base = await self._with_base(lease, shape, writes, values, projected)
+        if entries and self.limit is not None:
+            entries = await self._activation.lowered_entries(entries, self.limit)
+        if lease.base is not None and not _left(lease.states, writes):
+            base = NO_BASE
+        marks = self._marks(lease, shape.stamp, entries, oldest)
+        if not await lease.commit(writes, shape.stamp, release=release, entries=entries, marks=marks, base=base):
+            raise PolicyChangedError
+        self._has_lowered |= bool(shape.lowers)
         if main in writes:
             self._inferred = None  # of another value
         has_removed = None in writes.values() or None in (entries or {}).values()
         if has_removed and not (lease.states or release or lease.marks.oldest is None):
             await lease.read_marks()  # it may be a new actor again
+
+    @property
+    def limit(self) -> int | None:
+        """The write version, packed, if this software supports more; else None."""
+        written = None if self.lease is None else self.lease.policy.version
+        return written if written is not None and written < self.type.chain.release.highest else None
+
+    def is_projection(self, version: int) -> bool:
+        """Tell whether what a migration, packed, makes of the actor is above the write version, or was once."""
+        if self.lease is None:
+            return False
+        written, base = self.lease.policy.version, self.lease.base
+        return (written is not None and version > written) or (base is not None and base.applied.has(version))
+
+    def values_for(self, plan: _plan.Plan | None) -> Mapping[str, bytes]:
+        """Return the states that what is run by a plan begins with."""
+        if plan is None or self.lease is None or self.lease.base is None:
+            return self.values
+        return values_of(self.lease.base, self.lease.states) if plan.takes_base else self.lease.states
+
+    async def _with_base(
+        self,
+        lease: Lease,
+        shape: _shapes.Shape,
+        writes: _Writes,
+        values: Mapping[str, bytes],
+        projected: Mapping[str, bytes] | None,
+    ) -> tuple[_Writes, BaseWrite | None]:
+        """Return what is stored of the states, and of the base."""
+        before, stored = lease.base, lease.states
+        if shape.keep is _shapes.Keep.FIRST:
+            kept = {} if before is None else before.states
+            first = {name: Kept(stored.get(name)) for name in writes if name not in kept}
+            if before is None and not _left(stored, writes):
+                first = {}
+            if values is not stored:
+                writes = _changes(stored, _left(values, writes))
+            if not first:
+                return writes, None
+            applied = self.found().applied if before is None else before.applied
+            return writes, BaseWrite(applied, 0 if before is None else before.digest, states=first)
+        full = _left(values, writes) if projected is None else projected
+        if shape.keep is _shapes.Keep.NOTHING:
+            return _changes(stored, full), NO_BASE
+        if projected is None:
+            low: Mapping[str, bytes] = await self._activation.lowered(full, shape.lowers)
+        else:
+            low = _left(stored, writes)
+        states: dict[str, Kept | None] = {name: Kept(full.get(name)) for name in {*full, *low}}
+        known = {} if before is None else before.states
+        gone = dict.fromkeys(known.keys() - states.keys())
+        changed = {name: kept for name, kept in states.items() if known.get(name) != kept}
+        return _changes(stored, low), BaseWrite(
+            shape.applied, shape.digest, is_current=True, states={**gone, **changed}
+        )
+
+    def _marks(
+        self, lease: Lease, stamp: Stamp | None, entries: Mapping[Place, Entry | None] | None, oldest: int | None
+    ) -> Marks | None:
+        if not entries and lease.marks == NO_MARKS:
+            return None
+        converting = self._mark(lease, entries)
+        is_over = self.found().is_new or (stamp is not None and stamp.applied.highest >= converting)
+        oldest = lowest(lease.marks.oldest if oldest is None else oldest, entries)
+        marks = Marks(0 if is_over else converting, oldest)
+        return None if marks == lease.marks and not entries else marks
 
     def _mark(self, lease: Lease, entries: Mapping[Place, Entry | None] | None) -> int:
         """Return up to which version, packed, the actor has entries, if its stamp doesn't tell.
@@ -215,3 +361,25 @@ def lowest(oldest: int | None, entries: Mapping[Place, Entry | None] | None) -> 
     if oldest is not None:
         versions.append(oldest)
     return min(versions, default=None)
+
+
+def values_of(base: Base, stored: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the states that a base stands for: those that it has, and those that older software left alone."""
+    values = dict(stored)
+    for name, kept in base.states.items():
+        if kept.data is None:
+            values.pop(name, None)
+        else:
+            values[name] = kept.data
+    return values
+
+
+def _left(stored: Mapping[str, bytes], writes: Mapping[str, bytes | None]) -> dict[str, bytes]:
+    """Return states once some were written."""
+    return {name: data for name, data in {**stored, **writes}.items() if data is not None}
+
+
+def _changes(stored: Mapping[str, bytes], wanted: Mapping[str, bytes]) -> _Writes:
+    """Return what makes the wanted states of those that are stored."""
+    changes: _Writes = {name: data for name, data in wanted.items() if stored.get(name) != data}
+    return changes | dict.fromkeys(stored.keys() - wanted.keys())

@@ -13,6 +13,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from lazymig._bases import WritePolicy, base_after
 from lazymig._records import Claim, Commit
 from lazymig._uncut import uncut
 from lazymig.errors import LeaseLostError, StoreError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from lazymig._bases import Base, BaseWrite
     from lazymig._entries import Entry, Place
     from lazymig._records import ActorKey, Fence, Marks, Stamp, StoredActor
     from lazymig.fleet import Membership
@@ -38,13 +40,15 @@ class Lease:
         states: Name to encoded value, as stored.
         now: The store's wall clock when the lock was got.
         marks: Of its entries, as stored.
+        base: As stored.
+        policy: What its type is stored as, when the store last said so.
         is_lost: Another node may have it; nothing more is stored.
         is_released: Given up.
     """
 
     __slots__ = (
-        "_is_unsettled", "_membership", "_store", "_tried", "fence", "is_lost", "is_released", "key", "marks", "now",
-        "revision", "stamp", "states",
+        "_is_unsettled", "_membership", "_store", "_tried", "base", "fence", "is_lost", "is_released", "key", "marks",
+        "now", "policy", "revision", "stamp", "states",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, store: Store, membership: Membership) -> None:
@@ -54,10 +58,13 @@ class Lease:
         self.is_released = False
         self._store = store
         self._membership = membership
-        self._adopt(claim.fence, claim.actor)
+        self._adopt(claim)
 
-    def _adopt(self, fence: Fence, actor: StoredActor) -> None:
-        self.fence = fence
+    def _adopt(self, claim: Claim) -> None:
+        actor: StoredActor = claim.actor
+        self.fence: Fence = claim.fence
+        self.policy = claim.policy
+        self.base: Base | None = actor.base
         self.revision = actor.revision
         self.stamp: Stamp | None = actor.stamp
         self.states: dict[str, bytes] = dict(actor.states)
@@ -93,7 +100,7 @@ class Lease:
         """Where its entries are read."""
         return self._store
 
-    async def commit(
+    async def commit(  # noqa: PLR0913  (named, all but two)
         self,
         writes: Mapping[str, bytes | None],
         stamp: Stamp | None,
@@ -101,7 +108,8 @@ class Lease:
         release: bool = False,
         entries: Mapping[Place, Entry | None] | None = None,
         marks: Marks | None = None,
-    ) -> None:
+        base: BaseWrite | None = None,
+    ) -> bool:
         """Store states, entries and stamp; on any error nothing counts as stored.
 
         Args:
@@ -110,24 +118,33 @@ class Lease:
             release: Give the lock up in the same transaction.
             entries: See `Commit.entries`.
             marks: See `Commit.marks`.
+            base: See `Commit.base`.
+
+        Returns:
+            False if the write policy is another one by now: nothing was stored, and `policy` is the new one.
 
         Raises:
             LeaseLostError: Another node may have taken the actor; nothing was stored.
             StoreError: The store's fault; if the outcome is unknown it is settled before the next use.
         """
         await self.check()
-        commit = Commit(self.key, self.fence, self.revision, stamp, writes, release, entries or {}, marks)
-        await uncut(self._commit(commit))
+        epoch = self.policy.epoch
+        commit = Commit(self.key, self.fence, self.revision, stamp, writes, release, entries or {}, marks, epoch, base)
+        return await uncut(self._commit(commit))
 
-    async def _commit(self, commit: Commit) -> None:
+    async def _commit(self, commit: Commit) -> bool:
         try:
-            self.revision = await self._store.commit(commit)
+            stored = await self._store.commit(commit)
         except LeaseLostError:
             self.is_lost = True
             raise
         except BaseException:
             self._is_unsettled = True
             raise
+        if isinstance(stored, WritePolicy):
+            self.policy = stored
+            return False
+        self.revision = stored
         self.stamp = commit.stamp
         self.is_released = commit.release
         if commit.marks is not None:
@@ -137,6 +154,9 @@ class Lease:
                 self.states.pop(name, None)
             else:
                 self.states[name] = data
+        if commit.base is not None:
+            self.base = base_after(self.base, commit.base, stored)
+        return True
 
     async def read_marks(self) -> None:
         """Read what is stored of the marks, where only the store knows it; before the next use, if it can't be now."""
@@ -165,7 +185,7 @@ class Lease:
         if not isinstance(claim, Claim) or claim.actor.revision not in {self.revision, self.revision + 1}:
             self.is_lost = True
             raise LeaseLostError(self.key)
-        self._adopt(claim.fence, claim.actor)
+        self._adopt(claim)
 
     async def release(self) -> None:
         """Give the lock up.

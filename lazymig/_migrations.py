@@ -82,6 +82,11 @@ class Migration:
         """Show version and name."""
         return f"Migration({str(self.version)!r}, {self.name})"
 
+    @property
+    def reconciles_async(self) -> bool:
+        """Whether what was registered by `reconcile` is known to be async."""
+        return self.reconciler is not None and _is_async(self.reconciler)
+
     def down(self, function: F) -> F:
         """Register the way back: ``down(state, context)`` makes the older shape of the newer one.
 
@@ -186,6 +191,7 @@ class Chain:
         self._floor = 0 if baseline is None else _version.pack(baseline)
         self.plans: dict[AppliedSet, Any] = {}
         self.entry_plans: dict[tuple[str, AppliedSet, int], Any] = {}
+        self._known: dict[AppliedSet, bool] = {}
         self._release: AppliedSet | None = None
 
     @property
@@ -230,6 +236,7 @@ class Chain:
         self._release = None
         self.plans.clear()
         self.entry_plans.clear()
+        self._known.clear()
         return migration
 
     def _check_order(self, migration: Migration) -> None:
@@ -250,12 +257,21 @@ class Chain:
         first = bisect_left(self.migrations, applied.floor + 1, key=lambda migration: migration.packed)
         return tuple(migration for migration in self.migrations[first:] if migration.packed not in has)
 
+    def knows(self, applied: AppliedSet) -> bool:
+        """Tell whether nothing was applied that is not registered, see `AppliedSet.covers`."""
+        known = self._known.get(applied)
+        if known is None:
+            if len(self._known) >= _KEPT_PLANS:
+                self._known.clear()
+            known = self._known[applied] = self.release.covers(applied)
+        return known
+
     def release_up_to(self, highest: int) -> AppliedSet:
         """Return what is registered up to a version, packed."""
         release = self.release
         if highest >= release.highest:
             return release
-        return AppliedSet((number for number in release.packed if number <= highest), min(release.floor, highest))
+        return release.up_to(highest)
 
     def keep_plan(self, applied: AppliedSet, plan: Any) -> None:
         """Keep what was decided; a fleet has a few dozen applied sets."""

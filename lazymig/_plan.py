@@ -24,6 +24,20 @@ have stamps of their own:
 | below the baseline              | StateTooOldError                                                             |
 | lacks a late one without consent| LateMigrationError, if that one converts entries of the table                |
 | else                            | converted by what is pending and has a conversion for the table, in order    |
+
+Where a write version is set, or older software stored last:
+
+| actor                           | what is done                                                                 |
+|---------------------------------|------------------------------------------------------------------------------|
+| type is written at a version    | NewerStateError, on every path: this software stores nothing of it           |
+| above the supported one         |                                                                              |
+| base is current, and has what   | the base is taken in place of the states; what it lacks runs on it           |
+| the stamp lacks                 |                                                                              |
+| has a base, and the last writer | what the stamp lacks runs; what base has and writer or stamp lack is         |
+| or the stamp lacks what it has  | reconciled, in order; a main state that older software created gets it anew  |
+| base is newer by a major        | as stored; NewerStateError where something is to run, or a base is to be made|
+
+Above the write version what runs is a projection: its results are kept as the base, beside the states as stored.
 """
 
 from __future__ import annotations
@@ -31,16 +45,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazymig import _version
-from lazymig._records import NO_MARKS, AppliedSet, Marks, Stamp
+from lazymig._records import NO_MARKS, AppliedSet, Marks
 from lazymig.errors import ActivationError, LateMigrationError, NewerStateError, StateTooOldError
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
+    from lazymig._bases import Base
     from lazymig._conversions import Conversion
     from lazymig._entries import Place
     from lazymig._migrations import Chain, Migration
-    from lazymig._records import ActorKey
+    from lazymig._records import ActorKey, Stamp
 
 EMPTY = AppliedSet()
 
@@ -54,6 +67,10 @@ class Found(NamedTuple):
         has_main: Whether the main state is.
         inferred: Version that the suite infers where there is no stamp, packed; else 0.
         marks: Of its entries.
+        base: What newer software last stored, None without one.
+        is_current: Whether nobody stored since the base was made.
+        has_base_main: Whether the base has a main state; if not, older software created the one that is stored.
+        write_version: That its type is written at, packed; None: each node stores what it supports.
     """
 
     stamp: Stamp | None
@@ -61,6 +78,10 @@ class Found(NamedTuple):
     has_main: bool
     inferred: int = 0
     marks: Marks = NO_MARKS
+    base: Base | None = None
+    is_current: bool = False
+    has_base_main: bool = True
+    write_version: int | None = None
 
     @property
     def is_new(self) -> bool:
@@ -80,17 +101,31 @@ class Plan(NamedTuple):
 
     Attributes:
         steps: Migrations to run on the main state, in order.
-        applied: The applied set afterwards.
+        applied: The applied set afterwards, of the states as the activation has them.
         must_commit: Whether there is something to store although nothing was changed yet.
+        reconciles: Migrations whose `reconcile` runs, each after those of `steps` up to it.
+        unrepaired: Migrations that older software has stored over, and that have no `reconcile` that can run.
+        takes_base: Whether they run on the base, in place of the states as stored.
     """
 
     steps: tuple[Migration, ...]
     applied: AppliedSet
     must_commit: bool
+    reconciles: tuple[Migration, ...] = ()
+    unrepaired: tuple[Migration, ...] = ()
+    takes_base: bool = False
+
+    @property
+    def is_async(self) -> bool:
+        """Whether something of it is known to be async."""
+        return any(step.is_async for step in self.steps) or any(step.reconciles_async for step in self.reconciles)
 
 
 def check(chain: Chain, found: Found, key: ActorKey | None) -> ActivationError | None:
-    """Return why this software may not read the actor, None if it may. Only the major decides."""
+    """Return why this software may not read the actor, None if it may. Of what is stored only the major decides."""
+    written = found.write_version
+    if written is not None and written > chain.release.highest:
+        return NewerStateError(key, _version.unpack(written), chain.supported, is_stored=False)
     if found.is_new:
         return None
     stored = max(found.applied.highest, found.marks.converting)
@@ -106,7 +141,8 @@ def decide(chain: Chain, found: Found, key: ActorKey | None) -> Plan | Activatio
 
     All actors with the same applied set have the same plan, so the chain keeps those that were made.
     """
-    if not found.has_main or found.inferred or (found.marks is not NO_MARKS and found.marks.converting):
+    is_plain = found.has_main and not found.inferred and found.base is None and not found.marks.converting
+    if not is_plain or found.write_version not in {None, chain.release.highest}:
         return _decide(chain, found, key)
     applied = found.applied
     plan: Plan | ActivationError | None = chain.plans.get(applied)
@@ -118,22 +154,127 @@ def decide(chain: Chain, found: Found, key: ActorKey | None) -> Plan | Activatio
 
 
 def _decide(chain: Chain, found: Found, key: ActorKey | None) -> Plan | ActivationError:
-    if found.is_new:
-        return Plan((), chain.release, must_commit=False)
     refusal = check(chain, found, key)
     if refusal is not None:
         return refusal
+    if found.is_new or not found.has_main:
+        applied = found.applied if found.has_states else found.applied.union(chain.release)
+        return Plan((), chain.release if found.is_new else applied, must_commit=False)
+    return _decide_main(chain, found, key)
+
+
+def _decide_main(chain: Chain, found: Found, key: ActorKey | None) -> Plan | ActivationError:
     applied = found.applied
-    if not found.has_main:
-        return Plan((), applied if found.has_states else applied.union(chain.release), must_commit=False)
-    if applied.highest < chain.floor:
-        return StateTooOldError(key, _version.unpack(applied.highest), _version.unpack(chain.floor))
-    steps = chain.pending(applied)
-    if late := [step.version for step in steps if step.packed < applied.highest and not step.late]:
-        return LateMigrationError(key, _version.unpack(applied.highest), late)
-    is_adopted = found.stamp is None and found.inferred > 0
-    after = applied.union(AppliedSet(step.packed for step in steps)) if steps else applied
-    return Plan(steps, after, must_commit=bool(steps) or is_adopted)
+    taken = base_to_take(chain, found)
+    known = applied if taken is None else applied.union(taken.applied)
+    if known.highest < chain.floor:
+        return StateTooOldError(key, _version.unpack(known.highest), _version.unpack(chain.floor))
+    steps = chain.pending(known)
+    if late := [step.version for step in steps if step.packed < known.highest and not step.late]:
+        return LateMigrationError(key, _version.unpack(known.highest), late)
+    after = known.union(AppliedSet(step.packed for step in steps)) if steps else known
+    lacked = () if taken is not None else _lacked(chain, found)
+    if has_newer_base(chain, found) and (steps or lacked or has_to_lower(chain, found, after)):
+        return newer_base(chain, found, key)
+    plan = Plan(steps, after, must_commit=False, takes_base=taken is not None)
+    if lacked:
+        plan = _with_lacked(chain, found, plan, lacked)
+    return plan._replace(must_commit=_must_commit(chain, found, plan))
+
+
+def _must_commit(chain: Chain, found: Found, plan: Plan) -> bool:
+    """Tell whether a plan has something to store: not what a store would only bring down to a write version."""
+    if plan.steps or plan.reconciles or plan.unrepaired or (found.stamp is None and found.inferred > 0):
+        return True
+    if not plan.takes_base:
+        return False
+    return not found.applied.covers(stored_set(chain, found, plan.applied, takes_base=True))
+
+
+# --- bases -----------------------------------------------------------------------------------------------------------
+
+
+def base_to_take(chain: Chain, found: Found) -> Base | None:
+    """Return the base that stands for the states: nobody stored since, and it has something that the stamp lacks.
+
+    One that other functions made of what was stored doesn't: they were mended since. (Those of newer software can't be
+    compared.)
+    """
+    base = found.base
+    if base is None or not (found.is_current and found.has_base_main) or has_newer_base(chain, found):
+        return None
+    above = [number for number in base.applied.packed if not found.applied.has(number)]
+    if not any(chain.release.has(number) for number in above):
+        return None
+    if chain.knows(base.applied) and chain.digest(above) != base.digest:
+        return None
+    return base
+
+
+def has_newer_base(chain: Chain, found: Found) -> bool:
+    """Tell whether the base is out of reach."""
+    return found.base is not None and _version.is_newer_major(found.base.applied.highest, chain.release.highest)
+
+
+def newer_base(chain: Chain, found: Found, key: ActorKey | None) -> NewerStateError:
+    """Return the refusal of software that would have to replace a base that is out of reach."""
+    stored = 0 if found.base is None else found.base.applied.highest
+    return NewerStateError(key, _version.unpack(stored), chain.supported)
+
+
+def has_to_lower(chain: Chain, found: Found, applied: AppliedSet, *, takes_base: bool = False) -> bool:
+    """Tell whether states of an applied set are stored in an older shape, and kept as a base.
+
+    Only software that supports more than the write version does that, or that took a base; older software leaves what
+    it doesn't know.
+    """
+    written = found.write_version
+    if written is None or (chain.release.highest <= written and not takes_base):
+        return False
+    return applied.highest > written
+
+
+def stored_set(chain: Chain, found: Found, applied: AppliedSet, *, takes_base: bool = False) -> AppliedSet:
+    """Return the applied set that states are stored with which have ``applied``."""
+    if not has_to_lower(chain, found, applied, takes_base=takes_base):
+        return applied
+    return applied.up_to(found.write_version or 0)
+
+
+def _lacked(chain: Chain, found: Found) -> tuple[Migration, ...]:
+    """Return the migrations that the base has, and that the last writer, or the stamp, lacked."""
+    base, stamp = found.base, found.stamp
+    if base is None:
+        return ()
+    writer = EMPTY if stamp is None else stamp.writer
+    return tuple(
+        step
+        for step in chain.migrations
+        if base.applied.has(step.packed) and not (writer.has(step.packed) and found.applied.has(step.packed))
+    )
+
+
+def _with_lacked(chain: Chain, found: Found, plan: Plan, lacked: tuple[Migration, ...]) -> Plan:
+    base = found.base
+    if base is None or not found.has_base_main:  # older software created the main state
+        again = {*plan.steps, *lacked}
+        return plan._replace(steps=tuple(step for step in chain.migrations if step in again))
+    repaired = tuple(step for step in lacked if step.reconciler is not None and _is_reached(chain, base, step))
+    unrepaired = tuple(step for step in lacked if step not in repaired)
+    return plan._replace(reconciles=repaired, unrepaired=unrepaired)
+
+
+def _is_reached(chain: Chain, base: Base, step: Migration) -> bool:
+    """Tell whether the base can be brought down to the shape after a migration; minor ones need no way down."""
+    limit = _version.next_major(step.packed)
+    return all(
+        above.downgrade is not None or above.packed < limit
+        for above in chain.migrations
+        if above.packed > step.packed and base.applied.has(above.packed)
+    )
+
+
+# --- entries ---------------------------------------------------------------------------------------------------------
 
 
 def eager_tables(chain: Chain, found: Found, plan: Plan) -> dict[str, int]:
@@ -141,9 +282,9 @@ def eager_tables(chain: Chain, found: Found, plan: Plan) -> dict[str, int]:
 
     Those of pending migrations, and of migrations that the software lacked which last stored the actor: it may have put
     entries. (An actor without a main state keeps its stamp; there the latter alone tells.) None if no entry is as old
-    as that.
+    as that. Above the write version none is converted eagerly: that waits for the flip.
     """
-    oldest = found.marks.oldest
+    oldest, limit = found.marks.oldest, found.write_version
     if oldest is None:
         return {}
     pending = plan.steps if found.has_main or found.stamp is not None else chain.migrations
@@ -153,7 +294,7 @@ def eager_tables(chain: Chain, found: Found, plan: Plan) -> dict[str, int]:
     return {
         table: step.packed  # the last one stands
         for step in pending
-        if step.packed > oldest or step.late
+        if (step.packed > oldest or step.late) and (limit is None or step.packed <= limit)
         for table, conversion in step.conversions.items()
         if conversion.is_eager
     }
@@ -207,36 +348,3 @@ def _decide_entry(
     if late := [step.version for step in steps if step.packed < applied.highest and not step.late]:
         return LateMigrationError(actor, stored, late, place)
     return EntryPlan(tuple(step.conversions[table] for step in steps), applied.union(chain.release_up_to(highest)))
-
-
-def stamp_after(
-    chain: Chain, found: Found, plan: Plan | None, *, creates_main: bool, migrated_at: datetime | None = None
-) -> Stamp | None:
-    """Return the stamp of an actor once states are stored.
-
-    Args:
-        chain: Of its type.
-        found: The stored actor.
-        plan: Of the migrate-and-load that came before, None after `load()` alone.
-        creates_main: Whether the main state was absent and is stored now.
-        migrated_at: When migrations ran in this activation; None if none did.
-
-    Nothing is stamped that was not migrated or created by this software: after `load()` alone the stamp stays, and
-    `written_by` is the older of the two.
-    """
-    if not found.has_states and found.is_new:
-        return Stamp(chain.release, chain.release)
-    applied = found.applied if plan is None else plan.applied
-    if creates_main:
-        applied = applied.union(chain.release)
-    if plan is None and not creates_main:
-        return None if found.stamp is None else _loaded_only(found.stamp, chain.release)
-    before = found.stamp
-    if migrated_at is None and before is not None:
-        migrated_at = before.migrated_at
-    return Stamp(applied, chain.release, migrated_at)
-
-
-def _loaded_only(stamp: Stamp, release: AppliedSet) -> Stamp:
-    writer = release if release.highest < stamp.writer.highest else stamp.writer
-    return Stamp(stamp.applied, writer, stamp.migrated_at)

@@ -128,6 +128,10 @@ class AppliedSet:
         """Tell whether it has a version, packed."""
         return version <= self.floor or version in self.packed
 
+    def up_to(self, version: int) -> AppliedSet:
+        """Return what of it is not above a version, packed."""
+        return AppliedSet((number for number in self.packed if number <= version), min(self.floor, version))
+
     def covers(self, other: AppliedSet) -> bool:
         """Tell whether software that registers this set knows all that the other has.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -36,6 +36,7 @@ class Running:
         is_conversion: Whether it converts an entry.
         is_read_only: Whether it may write nothing.
         is_beside_others: Whether others of its kind run beside it, which don't see what it writes.
+        bases: While a `reconcile` runs: name to a state as newer software last stored it, None where there was none.
         is_running: False once it has ended; tasks that were left behind still see it.
     """
 
@@ -46,6 +47,7 @@ class Running:
     is_conversion: bool = False
     is_read_only: bool = False
     is_beside_others: bool = False
+    bases: Mapping[str, Any] | None = None
     is_running: bool = True
 
     def each(self, steps: Iterable[Migration]) -> Iterator[Migration]:

@@ -6,7 +6,7 @@ Rules:
    stored with what is staged over it.
 2. An entry is checked whenever it is read, by its own stamp and by the actor's.
 3. An entry that was converted when it was read rides on the next commit: a bounded number, never alone, and only once
-   the actor was brought up, so that migrations find none.
+   the actor was brought up, so that migrations find none; none where it would be brought down again, and lose by it.
 4. Code of migrations reads and writes past the turn, whose holder waits for it, see `lazymig._running`.
 """
 
@@ -337,7 +337,8 @@ class Tables:
             inner.is_running = False
             RUNNING.reset(token)
         data = _upgrade.encode_entry(value, plan.steps, self._holding.key, place)
-        if running is None and place not in self._staged and self._holding.plan is not None:
+        may_ride = self._holding.plan is not None and self._holding.limit is None
+        if running is None and place not in self._staged and may_ride:
             self._ride(place, Entry(data, plan.applied))
         return value, plan.applied
 

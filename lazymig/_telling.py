@@ -13,12 +13,19 @@ from lazymig.errors import (
     MigrationFailedError,
     NoEntryError,
 )
-from lazymig.hooks import Activated, EntriesConverted, MigrationApplied, MigrationFailed, StateRefused, tell
+from lazymig.hooks import (
+    Activated,
+    DriftRepaired,
+    DriftSeen,
+    EntriesConverted,
+    MigrationApplied,
+    MigrationFailed,
+    StateRefused,
+    tell,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from lazymig._migrations import Migration
+    from lazymig._plan import Plan
     from lazymig._records import ActorKey, Stamp
     from lazymig.errors import ActivationError
     from lazymig.hooks import Hook
@@ -76,11 +83,17 @@ class Telling:
         if self._hooks:
             tell(self._hooks, EntriesConverted(self._node, self._key, unpack(version), table, entries))
 
-    def applied(self, steps: Iterable[Migration]) -> None:
-        """Tell that migrations were committed."""
-        if self._hooks:
-            for step in steps:
-                tell(self._hooks, MigrationApplied(self._node, self._key, step.version, step.name))
+    def applied(self, plan: Plan, before: Stamp | None) -> None:
+        """Tell that migrations were committed, and what was done about what older software had stored."""
+        if not self._hooks:
+            return
+        for step in plan.steps:
+            tell(self._hooks, MigrationApplied(self._node, self._key, step.version, step.name))
+        written_by = unpack(0 if before is None else before.writer.highest)
+        for step in plan.reconciles:
+            tell(self._hooks, DriftRepaired(self._node, self._key, step.version, step.name, written_by))
+        for step in plan.unrepaired:
+            tell(self._hooks, DriftSeen(self._node, self._key, step.version, step.name, written_by))
 
 
 SILENT = Telling((), None, None, "", 0.0)  # type: ignore[arg-type]  # without hooks nothing of it is looked at

@@ -10,7 +10,7 @@ from lazymig import codec
 from lazymig.errors import InvalidValueError, LeaseLostError, MigrationFailedError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from semver import Version
 
@@ -56,6 +56,26 @@ async def run(steps: Iterable[Migration], value: Any, context: Any, key: ActorKe
         if result is not None:
             value = result
     return value
+
+
+async def call(  # noqa: PLR0913, PLR0917  (what is called, and what errors name)
+    function: Callable[..., Any], value: Any, rest: Sequence[Any], step: Migration, what: str, key: ActorKey | None
+) -> Any:
+    """Return what a `down` or `reconcile` of a migration makes of ``value``, which it may change in place.
+
+    Raises:
+        MigrationFailedError: It raised.
+    """
+    try:
+        result = function(value, *rest)
+        if isawaitable(result):
+            result = await result
+    except (StoreError, LeaseLostError):  # not the function's
+        raise
+    except Exception as error:
+        name = f"{what} of {step.name}"
+        raise MigrationFailedError(key, step.version, name, f"{type(error).__name__}: {error}") from error
+    return value if result is None else result
 
 
 def convert_at_once(  # noqa: PLR0913, PLR0917  (what errors name, and what runs)

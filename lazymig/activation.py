@@ -16,26 +16,28 @@ Rules:
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from lazymig import _plan, _upgrade
-from lazymig._eager import Conversions
-from lazymig._holding import Holding
-from lazymig._inspection import decode_state
+from lazymig import _plan
+from lazymig._holding import Holding, PolicyChangedError
+from lazymig._lowering import Lowering, lowered_entries
 from lazymig._records import MAX_NAME_BYTES, check_text
-from lazymig._running import RUNNING, Running, Staged, running_in
+from lazymig._running import running_in
 from lazymig._tables import Tables
 from lazymig._telling import SILENT, Telling
+from lazymig._upbringing import Upbringing
 from lazymig.errors import ActivationClosedError, ActivationError, DefinitionError, NotLoadedError
 from lazymig.state import State, converter
 from lazymig.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from lazymig._entries import Entry, Place
     from lazymig._lease import Lease
     from lazymig._migrating import Migrating
+    from lazymig._migrations import Migration
     from lazymig._records import ActorKey, MigrationInfo
     from lazymig.hooks import Hook
     from lazymig.suite import ActorType
@@ -59,7 +61,7 @@ class Activation:
     """
 
     __slots__ = (
-        "_activation_seconds", "_context", "_holding", "_is_block", "_states", "_tables", "_telling",
+        "_activation_seconds", "_context", "_holding", "_is_block", "_lowering", "_states", "_tables", "_telling",
         "failure", "key",
     )  # fmt: skip
 
@@ -77,13 +79,14 @@ class Activation:
     ) -> None:
         self.key = key
         self.failure: ActivationError | None = None
-        self._holding = Holding(key, actor_type, lease, refusal)
+        self._holding = Holding(self, key, actor_type, lease, refusal)
         self._activation_seconds = activation_seconds
         self._is_block = is_block
         node = "" if lease is None else lease.fence.node
         self._telling = Telling(hooks, key, actor_type, node, started) if hooks else SILENT
         self._states: dict[str, State[Any]] = {}
         self._tables: Tables | None = None
+        self._lowering: Lowering | None = None
         self._context: Any = _NOTHING  # it is not made yet
 
     def __repr__(self) -> str:
@@ -104,7 +107,8 @@ class Activation:
             raise holding.refusal or ActivationClosedError(self.key)
         stamp = lease.stamp
         if not lease.states and any(state.is_loaded for state in self._states.values()):
-            stamp = holding.stamp_after(creates_main=True)
+            shape = holding.shape(creates_main=True)
+            stamp = stamp if isinstance(shape, ActivationError) else shape.stamp
         return None if stamp is None else stamp.info
 
     @property
@@ -113,6 +117,18 @@ class Activation:
         if self._context is _NOTHING:
             self._context = self._holding.type.make_context(self)
         return self._context
+
+    @property
+    def is_projection(self) -> bool:
+        """Whether the migration that runs is a projection: its results are not yet all that is stored of the actor.
+
+        It may run again whenever older software has stored, so it has no effects outside; nor where it ran as one
+        before. A ``context_factory`` hands the activation on to ask for it. False where no migration runs.
+        """
+        running = running_in(self)
+        if running is None or running.step is None:
+            return False
+        return self._holding.is_projection(running.step.packed)
 
     @overload
     def state(self, name: str | None = ..., *, type: type[T]) -> State[T]: ...
@@ -179,8 +195,7 @@ class Activation:
 
     def is_stored(self, name: str) -> bool:
         """Tell whether a state is stored."""
-        lease = self._holding.lease
-        return lease is not None and name in lease.states
+        return name in self._holding.values
 
     def sees_staged(self) -> bool:
         """Tell whether the code that runs may see what migrations have staged: not who has left them."""
@@ -208,10 +223,11 @@ class Activation:
         lease = await self._holding.take_turn()
         try:
             writes: dict[str, bytes | None] = {}
+            values = self._holding.values
             for state in states:
                 state.check_loaded()
                 data = state.encoded()
-                if data is not None and data != lease.states.get(state.name):
+                if data is not None and data != values.get(state.name):
                     writes[state.name] = data
             if writes or (self._tables is not None and self._tables.has_staged):
                 await self._commit(lease, writes, release=release)
@@ -228,11 +244,32 @@ class Activation:
         self._holding.check_writable()
         lease = await self._holding.take_turn()
         try:
-            if state.name in lease.states:
+            if state.name in lease.states or state.name in self._holding.values:
                 await self._commit(lease, {state.name: None})
             state.empty()
         finally:
             self._holding.turns.release()
+
+    def base_of(self, name: str) -> Any:
+        """See `State.base`."""
+        running = running_in(self)
+        if running is None or running.bases is None:
+            raise DefinitionError(
+                f"the base of state {name!r} of {self.key.type} is for reconcile functions, while they run. Use value."
+            )
+        return running.bases.get(name)
+
+    async def lowered(self, values: Mapping[str, bytes], steps: Sequence[Migration]) -> Mapping[str, bytes]:
+        """Return states brought down by migrations, the highest first; the handles are left alone."""
+        if self._lowering is None:
+            holding = self._holding
+            apart = Activation(self.key, holding.type, holding.lease)
+            self._lowering = Lowering(apart, apart._holding, apart._states)
+        return await self._lowering.run(values, steps)
+
+    async def lowered_entries(self, entries: Mapping[Place, Entry | None], limit: int) -> Mapping[Place, Entry | None]:
+        """Return entries brought down to a version, packed."""
+        return await lowered_entries(self, self._holding.type.chain, entries, limit)
 
     # --- for the node ------------------------------------------------------------------------------------------
 
@@ -268,7 +305,7 @@ class Activation:
                     self._holding.check_version()
                 elif self._holding.plan is None:
                     await self._bring_up(lease)
-                value = state.fill(lease.states.get(state.name), default)
+                value = state.fill(self._holding.values.get(state.name), default)
                 self._telling.activated(lease.stamp, 0)
             finally:
                 self._holding.turns.release()
@@ -294,66 +331,23 @@ class Activation:
     async def _bring_up(self, lease: Lease) -> None:
         holding = self._holding
         holding.raise_failure()
-        plan = holding.decide()
-        if isinstance(plan, ActivationError):
-            raise plan
-        has_entries = lease.marks.oldest is not None
-        eager = _plan.eager_tables(holding.type.chain, holding.found(), plan) if has_entries else _NOTHING
-        if not (plan.must_commit or eager):
-            self._note_up(lease, plan)
-            return
-        holding.check_writable()
-        if eager or any(step.is_async for step in plan.steps):
-            await holding.migrate(partial(self._migrate, lease, plan, eager), self._activation_seconds)
-        else:
-            await self._migrate(lease, plan, eager)
-
-    def _note_up(self, lease: Lease, plan: _plan.Plan) -> None:
-        self._holding.plan = plan
-        self._telling.activated(lease.stamp, len(plan.steps))
-
-    async def _migrate(self, lease: Lease, plan: _plan.Plan, eager: Mapping[str, int]) -> None:
-        """Convert entries, run the plan on copies, commit what came out, and let the handles see it."""
-        before = dict(lease.states)
-        kept = [(state, state.kept()) for state in self._states.values() if state.is_loaded]
-        self._reset_states()
-        try:
-            conversions = Conversions(self, self._holding, lease, eager, self._telling)
-            oldest = await conversions.run() if eager else None
-            writes, entries = await self._run(lease, plan, eager)
-            if plan.steps or conversions.has_run:
-                self._holding.migrated_at = lease.now
-            await self._holding.commit(lease, writes, entries, plan=plan, oldest=oldest)
-        finally:
-            self._reset_states()
-        self._telling.applied(plan.steps)
-        for state, value in kept:
-            if lease.states.get(state.name) == before.get(state.name):
-                state.keep(value)
-            else:
-                state.fill(lease.states.get(state.name))
-        self._note_up(lease, plan)
-
-    async def _run(
-        self, lease: Lease, plan: _plan.Plan, eager: Mapping[str, int]
-    ) -> tuple[dict[str, bytes | None], Staged]:
-        if not plan.steps:
-            return {}, {}
-        main = self._holding.type.state
-        value = decode_state(self.key, main, lease.states[main])
-        context = self.context
-        running = Running(self, converted=eager)
-        token = RUNNING.set(running)
-        try:
-            value = await _upgrade.run(running.each(plan.steps), value, context, self.key)
-        finally:
-            running.is_running = False
-            RUNNING.reset(token)
-        loaded = [state for state in self._states.values() if state.is_loaded]
-        staged = {state.name: state.encoded_result(plan.steps) for state in loaded}
-        staged[main] = _upgrade.encode_result(value, self.state().subject, plan.steps, self.key)
-        entries = await Tables(self, self._holding, self._telling).bring_up(running.staged[-1])
-        return {name: data for name, data in staged.items() if data != lease.states.get(name)}, entries
+        while holding.plan is None:
+            plan = holding.decide()
+            if isinstance(plan, ActivationError):
+                raise plan
+            has_entries = lease.marks.oldest is not None
+            eager = _plan.eager_tables(holding.type.chain, holding.found(), plan) if has_entries else _NOTHING
+            if not (plan.must_commit or eager):
+                holding.plan = plan
+                break
+            holding.check_writable()
+            work = Upbringing(self, holding, self._states, lease, plan, eager, self._telling)
+            with suppress(PolicyChangedError):
+                if eager or plan.is_async:
+                    await holding.migrate(work.run, self._activation_seconds)
+                else:
+                    await work.run()
+        self._telling.activated(lease.stamp, len(holding.plan.steps))
 
     def _fill_staged(self, state: State[T], default: T | None) -> T | None:
         main = self._holding.type.state
@@ -363,12 +357,7 @@ class Activation:
             )
         if state.is_loaded:
             return state.fill(None, default, as_json=True) if state.is_empty else state.value
-        lease = self._holding.lease
-        return state.fill(None if lease is None else lease.states.get(state.name), default, as_json=True)
-
-    def _reset_states(self) -> None:
-        for state in self._states.values():
-            state.reset()
+        return state.fill(self._holding.handed.get(state.name), default, as_json=True)
 
     async def _commit(self, lease: Lease, writes: dict[str, bytes | None], *, release: bool = False) -> None:
         if self._tables is None:

@@ -105,6 +105,37 @@ class EntriesConverted(ActorEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class DriftRepaired(ActorEvent):
+    """Older software had stored over what a migration made; its `reconcile` ran and the result was committed.
+
+    Attributes:
+        version: Version of the migration.
+        name: Name of its function.
+        written_by: What the older software supports.
+    """
+
+    version: Version
+    name: str
+    written_by: Version
+
+
+@dataclass(frozen=True, slots=True)
+class DriftSeen(ActorEvent):
+    """Older software had stored over what a migration made, which has no `reconcile`: what it stored stands.
+
+    Attributes:
+        version: Version of the migration.
+        name: Name of its function.
+        written_by: What the older software supports.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    version: Version
+    name: str
+    written_by: Version
+
+
+@dataclass(frozen=True, slots=True)
 class MigrationFailed(ActorEvent):
     """A migration raised, or its result can't be stored; nothing was written.
 

@@ -74,6 +74,18 @@ class State(Generic[T]):
         """Whether the state is stored."""
         return self._activation.is_stored(self.name)
 
+    @property
+    def base(self) -> Any:
+        """While a ``reconcile`` runs: the state as newer software last stored it, as JSON.
+
+        Brought down to the shape of the migration; the value as it is stored where older software did not touch it,
+        None where there was none.
+
+        Raises:
+            DefinitionError: No ``reconcile`` runs.
+        """
+        return self._activation.base_of(self.name)
+
     async def load(self) -> T | None:
         """Return the value as stored, without migrating: a persist after it leaves the stamp as it was.
 

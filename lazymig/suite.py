@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from lazymig import _plan, _upgrade, _version, codec
+from lazymig import _plan, _shapes, _upgrade, _version, codec
 from lazymig._migrations import Chain, Migration
 from lazymig._records import MAX_NAME_BYTES, Stamp, check_text
 from lazymig.errors import ActivationError, CorruptStateError, DefinitionError, InvalidKeyError, InvalidVersionError
@@ -148,7 +148,8 @@ class ActorType(Generic[A_co]):
         if plan.steps:
             _upgrade.encode_result(value, f"the value of {self.name}", plan.steps, None)
         migrated_at = datetime.now(UTC) if plan.steps else None
-        after = _plan.stamp_after(self.chain, found, plan, creates_main=False, migrated_at=migrated_at)
+        storing = _shapes.Storing(creates_main=False, migrated_at=migrated_at)
+        after = _shapes.stamp_after(self.chain, found, plan, storing)
         if after is None:
             raise AssertionError("a plan always has a stamp")
         return _upgrade.Upgraded(value, after.info, tuple(step.version for step in plan.steps))

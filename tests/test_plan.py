@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from lazymig import errors
 from lazymig._migrations import Chain
-from lazymig._plan import Found, Plan, check, decide, stamp_after
+from lazymig._plan import Found, Plan, check, decide
 from lazymig._records import ActorKey, AppliedSet, Stamp
+from lazymig._shapes import Storing, stamp_after
 from lazymig._version import pack, parse, unpack
 
 KEY = ActorKey("Car", "a")
@@ -142,7 +143,7 @@ def test_an_actor_without_states_is_new_whatever_its_last_stamp() -> None:
     plan = decide(made, newer, KEY)
     assert check(made, newer, KEY) is None
     assert plan == Plan((), applied("<=1.0.0 2.0.0"), must_commit=False)
-    assert stamp_after(made, newer, plan, creates_main=True) == Stamp(made.release, made.release)
+    assert stamp_after(made, newer, plan, Storing(creates_main=True)) == Stamp(made.release, made.release)
 
 
 def test_without_main_state_nothing_runs_and_nothing_is_stamped() -> None:
@@ -151,10 +152,10 @@ def test_without_main_state_nothing_runs_and_nothing_is_stamped() -> None:
 
     plan = decide(made, state, KEY)
     assert plan == Plan((), applied("1.0.0"), must_commit=False)
-    kept = stamp_after(made, state, plan, creates_main=False)
+    kept = stamp_after(made, state, plan, Storing(creates_main=False))
     assert kept is not None
     assert kept.applied == applied("1.0.0")
-    created = stamp_after(made, state, plan, creates_main=True)
+    created = stamp_after(made, state, plan, Storing(creates_main=True))
     assert created is not None
     assert created.applied == applied("1.0.0 2.0.0")
 
@@ -172,7 +173,7 @@ def test_the_last_writer_counts_where_nothing_was_migrated(*, main: bool, is_ref
 
 def test_after_load_alone_a_writer_of_the_same_version_stays() -> None:
     stamp = Stamp(applied("1.1.0"), applied("0.9.0 1.1.0"))
-    after = stamp_after(chain("1.1.0"), Found(stamp, has_states=True, has_main=True), None, creates_main=False)
+    after = stamp_after(chain("1.1.0"), Found(stamp, has_states=True, has_main=True), None, Storing(creates_main=False))
 
     assert after == stamp
 
@@ -203,11 +204,11 @@ def test_after_load_alone_the_stamp_stays_and_the_older_writer_is_named() -> Non
     stamp = Stamp(applied("1.0.0 1.1.0"), applied("1.0.0 1.1.0"), NOON)
     state = Found(stamp, has_states=True, has_main=True)
 
-    older = stamp_after(chain("1.0.0"), state, None, creates_main=False)
-    newer = stamp_after(chain("1.0.0 1.1.0 1.2.0"), state, None, creates_main=False)
+    older = stamp_after(chain("1.0.0"), state, None, Storing(creates_main=False))
+    newer = stamp_after(chain("1.0.0 1.1.0 1.2.0"), state, None, Storing(creates_main=False))
     assert older == Stamp(stamp.applied, applied("1.0.0"), NOON)
     assert newer == stamp
-    assert stamp_after(chain("1.0.0"), found(None), None, creates_main=False) is None
+    assert stamp_after(chain("1.0.0"), found(None), None, Storing(creates_main=False)) is None
 
 
 def test_software_that_migrates_names_itself_the_writer() -> None:
@@ -216,7 +217,7 @@ def test_software_that_migrates_names_itself_the_writer() -> None:
     plan = decide(made, state, KEY)
     assert isinstance(plan, Plan)
 
-    assert stamp_after(made, state, plan, creates_main=False) == Stamp(applied("1.0.0 1.1.0"), made.release)
+    assert stamp_after(made, state, plan, Storing(creates_main=False)) == Stamp(applied("1.0.0 1.1.0"), made.release)
 
 
 registered_lists = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)), unique=True).map(sorted)

@@ -32,30 +32,37 @@ class ActivationError(LazymigError):
 
 
 class NewerStateError(ActivationError):
-    """The stored state is newer than this software by a major version.
+    """The stored state is newer than this software by a major version, or its type is written at a version above it.
 
     Attributes:
-        stored: Version of the stored state.
+        stored: Version of the stored state, or the write version.
         supported: Highest version this software supports.
         capable: Ids of nodes that could take the actor.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (its fields)
         self,
         key: ActorKey | None,
         stored: Version,
         supported: Version,
         capable: Sequence[str] = (),
         place: Place | None = None,
+        *,
+        is_stored: bool = True,
     ) -> None:
         self.stored = stored
         self.supported = supported
         self.capable = tuple(capable)
         cure = "Activate it" if place is None else "Activate the actor"
+        found, release = f"is stored at {stored}", f"{stored.major}.x"
+        reason = "newer by a major version"
+        if not is_stored:
+            found, release = f"is of a type that is written at {stored}", str(stored)
+            reason = "it can store nothing of it"
         super().__init__(
             key,
-            f"{who(key, place)} is stored at {stored}, this software supports {supported}: newer by a major version, "
-            f"so it was left alone. {cure} on a process of a release that supports {stored.major}.x.",
+            f"{who(key, place)} {found}, this software supports {supported}: {reason}, so it was left alone. {cure} on "
+            f"a process of a release that supports {release}.",
             place,
         )
 

@@ -1,0 +1,189 @@
+"""How an actor is brought up: what its plan says is run on private copies, and committed in one transaction.
+
+Rules:
+
+1. The handles are reset first: migrations fill them with copies, and once the commit is acknowledged they show what is
+   stored. If anything fails they are unloaded, and the stored bytes are what they were.
+2. Up to the write version, what runs makes the states as stored; above it, it goes on from there, and makes the base.
+3. A `reconcile` comes right after what runs up to its migration, and gets the base in the shape of that time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lazymig import _plan, _upgrade
+from lazymig._eager import Conversions
+from lazymig._holding import values_of
+from lazymig._inspection import decode_state
+from lazymig._running import RUNNING, Running
+from lazymig._tables import Tables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lazymig._holding import Holding
+    from lazymig._lease import Lease
+    from lazymig._migrations import Migration
+    from lazymig._running import Staged
+    from lazymig._telling import Telling
+    from lazymig.activation import Activation
+    from lazymig.state import State
+
+
+class _Made(NamedTuple):
+    """What came of running a plan.
+
+    Attributes:
+        writes: Name to what it made of a state, None to remove it; without projections.
+        entries: To be stored.
+        projected: All states with the projections, None if there were none.
+    """
+
+    writes: dict[str, bytes | None]
+    entries: Staged
+    projected: Mapping[str, bytes] | None = None
+
+
+class Upbringing:
+    """Brings one actor up by a plan.
+
+    Args:
+        activation: The activation, which has the context object.
+        holding: What it has of the stored actor; its turn is held.
+        states: Its handles.
+        lease: The actor's lock.
+        plan: What is to be done.
+        eager: Tables whose entries are converted first, to which version, packed.
+        telling: Told of it.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917  (the activation's parts)
+        self,
+        activation: Activation,
+        holding: Holding,
+        states: Mapping[str, State[Any]],
+        lease: Lease,
+        plan: _plan.Plan,
+        eager: Mapping[str, int],
+        telling: Telling,
+    ) -> None:
+        self._activation = activation
+        self._holding = holding
+        self._states = states
+        self._lease = lease
+        self._plan = plan
+        self._eager = eager
+        self._telling = telling
+
+    async def run(self) -> None:
+        """Convert entries, run the plan on copies, commit what came out, and let the handles see it.
+
+        Raises:
+            PolicyChangedError: The plan was made for another write policy; nothing was stored but converted entries.
+        """
+        holding, lease, plan = self._holding, self._lease, self._plan
+        before, stamp = dict(holding.values), lease.stamp
+        kept = [(state, state.kept()) for state in self._states.values() if state.is_loaded]
+        self._reset_states()
+        try:
+            conversions = Conversions(self._activation, holding, lease, self._eager, self._telling)
+            oldest = await conversions.run() if self._eager else None
+            made = await self._run()
+            if plan.steps or plan.reconciles or conversions.has_run:
+                holding.migrated_at = lease.now
+            await holding.commit_once(
+                lease, made.writes, made.entries, plan=plan, projected=made.projected, oldest=oldest
+            )
+        finally:
+            self._reset_states()
+        holding.plan = plan
+        self._telling.applied(plan, stamp)
+        values = holding.values
+        for state, value in kept:
+            if values.get(state.name) == before.get(state.name):
+                state.keep(value)
+            else:
+                state.fill(values.get(state.name))
+
+    def _reset_states(self) -> None:
+        for state in self._states.values():
+            state.reset()
+
+    async def _run(self) -> _Made:
+        plan, holding = self._plan, self._holding
+        chain, main, start = holding.type.chain, holding.type.state, holding.values_for(plan)
+        items = [step for step in chain.migrations if step in plan.steps or step in plan.reconciles]
+        if not items:
+            return _Made({}, {})
+        bases = await self._bases()
+        first = len(items)
+        limit = holding.limit
+        if limit is not None and holding.found().applied.highest <= limit and not plan.takes_base:
+            first = sum(step.packed <= limit for step in items)
+        value = decode_state(holding.key, main, start[main])
+        holding.handed = start
+        running = Running(self._activation, converted=self._eager)
+        context = self._activation.context
+        token = RUNNING.set(running)
+        projected = None
+        try:
+            value = await self._each(items[:first], value, context, running, bases)
+            writes = self._staged(value, items[:first], start) if first else {}
+            if first < len(items):
+                value = await self._each(items[first:], value, context, running, bases)
+                made = self._staged(value, items, start)
+                projected = {name: data for name, data in {**start, **made}.items() if data is not None}
+        finally:
+            running.is_running = False
+            RUNNING.reset(token)
+        entries = await Tables(self._activation, holding, self._telling).bring_up(running.staged[-1])
+        return _Made(writes, entries, projected)
+
+    async def _each(
+        self,
+        items: Sequence[Migration],
+        value: Any,
+        context: Any,
+        running: Running,
+        bases: Mapping[int, dict[str, Any]],
+    ) -> Any:
+        plan, key, main = self._plan, self._holding.key, self._holding.type.state
+        if not plan.reconciles:
+            return await _upgrade.run(running.each(items), value, context, key)
+        for running.step in items:
+            step = running.step
+            if step in plan.steps:
+                value = await _upgrade.run((step,), value, context, key)
+            if step in plan.reconciles and step.reconciler is not None:
+                running.bases = bases[step.packed]
+                rest = (running.bases[main], context)
+                value = await _upgrade.call(step.reconciler, value, rest, step, "reconcile", key)
+                running.bases = None
+        return value
+
+    def _staged(self, value: Any, ran: Sequence[Migration], start: Mapping[str, bytes]) -> dict[str, bytes | None]:
+        """Return what was made of the states so far, as far as it differs."""
+        staged = {state.name: state.encoded_result(ran) for state in self._states.values() if state.is_loaded}
+        subject = self._activation.state().subject
+        staged[self._holding.type.state] = _upgrade.encode_result(value, subject, ran, self._holding.key)
+        return {name: data for name, data in staged.items() if data != start.get(name)}
+
+    async def _bases(self) -> dict[int, dict[str, Any]]:
+        """Return, for each migration that is reconciled, the base in the shape that it leaves."""
+        wanted = {step.packed for step in self._plan.reconciles}
+        base, key = self._lease.base, self._holding.key
+        if base is None or not wanted:
+            return {}
+        values: Mapping[str, bytes] = values_of(base, self._lease.states)
+        bases = {}
+        for step in reversed(self._holding.type.chain.migrations):
+            if not base.applied.has(step.packed):
+                continue
+            if step.packed in wanted:
+                bases[step.packed] = {name: decode_state(key, name, data) for name, data in values.items()}
+            if min(wanted) >= step.packed:
+                break
+            if step.downgrade is not None:
+                values = await self._activation.lowered(values, (step,))
+        return bases
