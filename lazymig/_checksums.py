@@ -40,7 +40,7 @@ def checksum(function: Any) -> int | None:
         function: A function, lambda or method; of anything else that can be called, ``__call__`` counts.
     """
     function = _plain(function)
-    code = getattr(function, "__code__", None)
+    code: Any = getattr(function, "__code__", None)
     if not hasattr(code, "co_firstlineno") or code.co_filename.startswith("<"):  # only some shells keep the source
         return None
     text = "".join(linecache.getlines(code.co_filename, getattr(function, "__globals__", None)))
