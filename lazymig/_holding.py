@@ -55,11 +55,12 @@ class Holding:
         migrating: Migrations whose caller has left; they may have ended meanwhile.
         is_closed: Whether it has ended.
         handed: The states, encoded, that migrations under way began with.
+        projected: The states, encoded, as the activation has them where no base keeps them; else None.
     """
 
     __slots__ = (
         "_activation", "_has_lowered", "_inferred", "handed", "is_closed", "key", "lease", "migrated_at", "migrating",
-        "plan", "refusal", "turns", "type",
+        "plan", "projected", "refusal", "turns", "type",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,7 @@ class Holding:
         self._activation = activation
         self._has_lowered = False
         self.handed: Mapping[str, bytes] = {}
+        self.projected: Mapping[str, bytes] | None = None
         self.key = key
         self.type = actor_type
         self.lease = lease
@@ -183,6 +185,8 @@ class Holding:
     @property
     def values(self) -> Mapping[str, bytes]:
         """The states as the activation has them, encoded: those of the base once it was taken."""
+        if self.projected is not None:
+            return self.projected
         if self.lease is None:
             return {}
         base = self._taken()
@@ -258,17 +262,22 @@ class Holding:
         shape = self.shape(plan, creates_main=creates_main, has_main=has_main)
         if isinstance(shape, ActivationError):
             raise shape
-        base = None
+        base, full = None, values
         if shape.keep is not _shapes.Keep.AS_IT_IS:
-            writes, base = await self._with_base(lease, shape, writes, values, projected)
+            full = left(values, writes) if projected is None else projected
+            low = await self._low(lease, shape, writes, full, is_projected=projected is not None)
+            base = self._base_write(lease, shape, writes, full, low)
+            writes = _changes(lease.states, low)
         if entries and self.limit is not None:
             entries = await self._activation.lowered_entries(entries, self.limit)
-        if lease.base is not None and not _left(lease.states, writes):
-            base = NO_BASE
         marks = self._marks(lease, shape.stamp, entries, oldest)
         if not await lease.commit(writes, shape.stamp, release=release, entries=entries, marks=marks, base=base):
             raise PolicyChangedError
         self._has_lowered |= bool(shape.lowers)
+        if shape.lowers and shape.keep is _shapes.Keep.FIRST:
+            self.projected = full
+        else:
+            self.projected = None
         if main in writes:
             self._inferred = None  # of another value
         has_removed = None in writes.values() or None in (entries or {}).values()
@@ -294,41 +303,30 @@ class Holding:
             return self.values
         return values_of(self.lease.base, self.lease.states) if plan.takes_base else self.lease.states
 
-    async def _with_base(
-        self,
-        lease: Lease,
-        shape: _shapes.Shape,
-        writes: _Writes,
-        values: Mapping[str, bytes],
-        projected: Mapping[str, bytes] | None,
-    ) -> tuple[_Writes, BaseWrite | None]:
-        """Return what is stored of the states, and of the base."""
-        before, stored = lease.base, lease.states
+    async def _low(
+        self, lease: Lease, shape: _shapes.Shape, writes: _Writes, full: Mapping[str, bytes], *, is_projected: bool
+    ) -> Mapping[str, bytes]:
+        """Return the states as they are stored."""
+        if is_projected:
+            return left(lease.states, writes)
+        return await self._activation.lowered(full, shape.lowers)
+
+    def _base_write(
+        self, lease: Lease, shape: _shapes.Shape, writes: _Writes, full: Mapping[str, bytes], low: Mapping[str, bytes]
+    ) -> BaseWrite | None:
+        """Return what becomes of the base."""
+        before = lease.base
+        kept = {} if before is None else before.states
+        if shape.keep is _shapes.Keep.NOTHING or not low:
+            return None if before is None else NO_BASE
         if shape.keep is _shapes.Keep.FIRST:
-            kept = {} if before is None else before.states
-            first = {name: Kept(stored.get(name)) for name in writes if name not in kept}
-            if before is None and not _left(stored, writes):
-                first = {}
-            if values is not stored:
-                writes = _changes(stored, _left(values, writes))
-            if not first:
-                return writes, None
-            applied = self.found().applied if before is None else before.applied
-            return writes, BaseWrite(applied, 0 if before is None else before.digest, states=first)
-        full = _left(values, writes) if projected is None else projected
-        if shape.keep is _shapes.Keep.NOTHING:
-            return _changes(stored, full), NO_BASE
-        if projected is None:
-            low: Mapping[str, bytes] = await self._activation.lowered(full, shape.lowers)
-        else:
-            low = _left(stored, writes)
-        states: dict[str, Kept | None] = {name: Kept(full.get(name)) for name in {*full, *low}}
-        known = {} if before is None else before.states
-        gone = dict.fromkeys(known.keys() - states.keys())
-        changed = {name: kept for name, kept in states.items() if known.get(name) != kept}
-        return _changes(stored, low), BaseWrite(
-            shape.applied, shape.digest, is_current=True, states={**gone, **changed}
-        )
+            first = {name: Kept(lease.states.get(name)) for name in writes if name not in kept}
+            applied, digest = (self.found().applied, 0) if before is None else (before.applied, before.digest)
+            return BaseWrite(applied, digest, states=first) if first else None
+        states = {name: Kept(full.get(name)) for name in {*full, *low}}
+        changed: dict[str, Kept | None] = {name: of for name, of in states.items() if kept.get(name) != of}
+        gone = dict.fromkeys(kept.keys() - states.keys())
+        return BaseWrite(shape.applied, shape.digest, is_current=True, states={**gone, **changed})
 
     def _marks(
         self, lease: Lease, stamp: Stamp | None, entries: Mapping[Place, Entry | None] | None, oldest: int | None
@@ -374,7 +372,7 @@ def values_of(base: Base, stored: Mapping[str, bytes]) -> dict[str, bytes]:
     return values
 
 
-def _left(stored: Mapping[str, bytes], writes: Mapping[str, bytes | None]) -> dict[str, bytes]:
+def left(stored: Mapping[str, bytes], writes: Mapping[str, bytes | None]) -> dict[str, bytes]:
     """Return states once some were written."""
     return {name: data for name, data in {**stored, **writes}.items() if data is not None}
 

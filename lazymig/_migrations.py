@@ -220,6 +220,7 @@ class Chain:
         self.plans: dict[AppliedSet, Any] = {}
         self.entry_plans: dict[tuple[str, AppliedSet, int], Any] = {}
         self._known: dict[AppliedSet, bool] = {}
+        self._digests: dict[tuple[int, ...], int] = {}
         self._release: AppliedSet | None = None
 
     @property
@@ -246,8 +247,10 @@ class Chain:
 
     @property
     def one_way(self) -> tuple[tuple[int, str], ...]:
-        """The versions, packed, that have no way down, each with what lacks it, for people."""
-        return tuple((migration.packed, what) for migration in self.migrations for what in migration.one_way())
+        """The versions, packed, that have no way down, each with what lacks it, for people; the baseline is one."""
+        retired = () if self.baseline is None else ((self.floor, f"{self.baseline} is its baseline"),)
+        lacking = ((migration.packed, what) for migration in self.migrations for what in migration.one_way())
+        return (*retired, *lacking)
 
     @property
     def checksums(self) -> dict[int, int]:
@@ -260,9 +263,15 @@ class Chain:
 
         Versions that are not registered, or whose function has no source, are passed over.
         """
-        known = self.checksums
-        words = [f"{version} {known[version]}" for version in sorted(set(versions)) if version in known]
-        return _checksums.hashed(words) if words else 0
+        wanted = tuple(sorted(set(versions)))
+        digest = self._digests.get(wanted)
+        if digest is None:
+            known = self.checksums
+            words = [f"{version} {known[version]}" for version in wanted if version in known]
+            if len(self._digests) >= _KEPT_PLANS:
+                self._digests.clear()
+            digest = self._digests[wanted] = _checksums.hashed(words) if words else 0
+        return digest
 
     def check_open(self) -> None:
         """Refuse a change after the first use."""
@@ -290,6 +299,7 @@ class Chain:
         self.plans.clear()
         self.entry_plans.clear()
         self._known.clear()
+        self._digests.clear()
         return migration
 
     def _check_order(self, migration: Migration) -> None:

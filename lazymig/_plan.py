@@ -35,6 +35,8 @@ Where a write version is set, or older software stored last:
 | the stamp lacks                 |                                                                              |
 | has a base, and the last writer | what the stamp lacks runs; what base has and writer or stamp lack is         |
 | or the stamp lacks what it has  | reconciled, in order; a main state that older software created gets it anew  |
+| base is of a newer minor, and   | as stored by the last writer, brought up as above; that base stays, and what |
+| out of date                     | runs above the write version runs at each activation                         |
 | base is newer by a major        | as stored; NewerStateError where something is to run, or a base is to be made|
 
 Above the write version what runs is a projection: its results are kept as the base, beside the states as stored.
@@ -106,6 +108,8 @@ class Plan(NamedTuple):
         reconciles: Migrations whose `reconcile` runs, each after those of `steps` up to it.
         unrepaired: Migrations that older software has stored over, and that have no `reconcile` that can run.
         takes_base: Whether they run on the base, in place of the states as stored.
+        keeps_base: Whether the base has something of newer software that none made here would have: what runs above
+            the write version is not kept then.
     """
 
     steps: tuple[Migration, ...]
@@ -114,6 +118,7 @@ class Plan(NamedTuple):
     reconciles: tuple[Migration, ...] = ()
     unrepaired: tuple[Migration, ...] = ()
     takes_base: bool = False
+    keeps_base: bool = False
 
     @property
     def is_async(self) -> bool:
@@ -176,7 +181,9 @@ def _decide_main(chain: Chain, found: Found, key: ActorKey | None) -> Plan | Act
     lacked = () if taken is not None else _lacked(chain, found)
     if has_newer_base(chain, found) and (steps or lacked or has_to_lower(chain, found, after)):
         return newer_base(chain, found, key)
-    plan = Plan(steps, after, must_commit=False, takes_base=taken is not None)
+    is_taken = taken is not None
+    keeps_base = has_to_lower(chain, found, after, takes_base=is_taken) and has_to_keep_base(chain, found, is_taken)
+    plan = Plan(steps, after, must_commit=False, takes_base=is_taken, keeps_base=keeps_base)
     if lacked:
         plan = _with_lacked(chain, found, plan, lacked)
     return plan._replace(must_commit=_must_commit(chain, found, plan))
@@ -214,6 +221,11 @@ def base_to_take(chain: Chain, found: Found) -> Base | None:
 def has_newer_base(chain: Chain, found: Found) -> bool:
     """Tell whether the base is out of reach."""
     return found.base is not None and _version.is_newer_major(found.base.applied.highest, chain.release.highest)
+
+
+def has_to_keep_base(chain: Chain, found: Found, is_taken: bool) -> bool:  # noqa: FBT001  (a predicate's)
+    """Tell whether the base has something of newer software that none made of the states as stored would have."""
+    return found.base is not None and not is_taken and not chain.knows(found.base.applied)
 
 
 def newer_base(chain: Chain, found: Found, key: ActorKey | None) -> NewerStateError:
@@ -277,7 +289,7 @@ def _is_reached(chain: Chain, base: Base, step: Migration) -> bool:
 # --- entries ---------------------------------------------------------------------------------------------------------
 
 
-def eager_tables(chain: Chain, found: Found, plan: Plan) -> dict[str, int]:
+def eager_tables(chain: Chain, found: Found) -> dict[str, int]:
     """Return the tables whose entries are converted before all else: name to the version, packed, they are brought to.
 
     Those of pending migrations, and of migrations that the software lacked which last stored the actor: it may have put
@@ -287,7 +299,10 @@ def eager_tables(chain: Chain, found: Found, plan: Plan) -> dict[str, int]:
     oldest, limit = found.marks.oldest, found.write_version
     if oldest is None:
         return {}
-    pending = plan.steps if found.has_main or found.stamp is not None else chain.migrations
+    if found.has_main:  # a base that is taken has them, but entries have no base
+        pending = chain.pending(found.applied)
+    else:
+        pending = () if found.stamp is not None else chain.migrations
     if found.stamp is not None and found.stamp.writer != chain.release:
         lacked = {*pending, *chain.pending(found.stamp.writer)}
         pending = tuple(step for step in chain.migrations if step in lacked)

@@ -2,7 +2,9 @@
 
 | software                            | states are stored     | stamp               | base                          |
 |-------------------------------------|-----------------------|---------------------|-------------------------------|
-| supports more than the write version| brought down to it    | up to it            | all states as they are        |
+| supports more than the write version| brought down to it    | up to it            | all states as they are; a base|
+|                                     |                       |                     | of newer software stays, if   |
+|                                     |                       |                     | they were not made of it      |
 | knows all that stamp and base have  | as they are           | what is applied     | none                          |
 | only loaded the actor, or lacks     | as they are           | as it was, or what  | kept; the first time a state  |
 | something that stamp or base has    |                       | is applied          | is stored, what it was before |
@@ -113,7 +115,8 @@ def _lowered(  # noqa: PLR0913, PLR0917  (as `shape`)
     else:
         digest = chain.digest(number for number in applied.packed if not stored.has(number))
     stamp = None if full is None else full._replace(applied=stored)
-    return Shape(stamp, applied, Keep.ALL, tuple(reversed(lowers)), digest)
+    keep = Keep.FIRST if _plan.has_to_keep_base(chain, found, storing.takes_base) else Keep.ALL
+    return Shape(stamp, applied, keep, tuple(reversed(lowers)), digest)
 
 
 def _applied(chain: Chain, found: Found, plan: Plan | None, storing: Storing) -> AppliedSet:

@@ -38,11 +38,13 @@ class _Made(NamedTuple):
         writes: Name to what it made of a state, None to remove it; without projections.
         entries: To be stored.
         projected: All states with the projections, None if there were none.
+        has_to_be_stored: Whether there is more than projections that are not kept.
     """
 
     writes: dict[str, bytes | None]
     entries: Staged
     projected: Mapping[str, bytes] | None = None
+    has_to_be_stored: bool = True
 
 
 class Upbringing:
@@ -92,12 +94,14 @@ class Upbringing:
             made = await self._run()
             if plan.steps or plan.reconciles or conversions.has_run:
                 holding.migrated_at = lease.now
-            await holding.commit_once(
-                lease, made.writes, made.entries, plan=plan, projected=made.projected, oldest=oldest
-            )
+            if made.has_to_be_stored or conversions.has_run:
+                await holding.commit_once(
+                    lease, made.writes, made.entries, plan=plan, projected=made.projected, oldest=oldest
+                )
         finally:
             self._reset_states()
         holding.plan = plan
+        holding.projected = made.projected if plan.keeps_base else None
         self._telling.applied(plan, stamp)
         values = holding.values
         for state, value in kept:
@@ -138,7 +142,8 @@ class Upbringing:
             running.is_running = False
             RUNNING.reset(token)
         entries = await Tables(self._activation, holding, self._telling).bring_up(running.staged[-1])
-        return _Made(writes, entries, projected)
+        has_to_be_stored = bool(first or entries) or not plan.keeps_base
+        return _Made(writes, entries, projected, has_to_be_stored)
 
     async def _each(
         self,

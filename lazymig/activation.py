@@ -336,7 +336,7 @@ class Activation:
             if isinstance(plan, ActivationError):
                 raise plan
             has_entries = lease.marks.oldest is not None
-            eager = _plan.eager_tables(holding.type.chain, holding.found(), plan) if has_entries else _NOTHING
+            eager = _plan.eager_tables(holding.type.chain, holding.found()) if has_entries else _NOTHING
             if not (plan.must_commit or eager):
                 holding.plan = plan
                 break

@@ -31,7 +31,7 @@ class Wallets:
     `down` that drops the currency, 2.1.0 adds notes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: C901  (a suite)
         self.ran: Counter[str] = Counter()
         self.suite = Suite("wallets")
         wallet = self.suite.actor_type("Wallet", state="wallet", context_factory=lambda activation: activation)
