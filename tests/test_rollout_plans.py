@@ -1,0 +1,97 @@
+"""Random plans of rolling deploys, see `tests.rollout_plans`."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lazymig import open_store
+from tests import postgres
+from tests.rollout_plans import Fleet, Step, draw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from lazymig.store import Store
+
+PLANS = 50
+SEED = int(os.environ.get("LAZYMIG_SEED", "7"))
+
+TRACES: dict[str, list[Step]] = {
+    "A2.1: a pin raises the epoch, too": [
+        ("open", "2.0.0", "a"), ("pin", "1.1.0"), ("commit", "2.0.0", "a"), ("load", "1.1.0", "a"),
+    ],
+    "A2.2: software below the write version stores nothing": [
+        ("open", "1.1.0", "a"), ("pin", "1.1.0"), ("flip", "2.0.0"), ("commit", "1.1.0", "a"), ("load", "2.0.0", "a"),
+    ],
+    "A2.4: a clear by older software is not undone": [
+        ("pin", "1.1.0"), ("save", "2.0.0", "a"), ("clear", "1.1.0", "a"), ("save", "1.1.0", "a"), ("load", "2.0.0", "a"),
+    ],
+    "A2.5: a base is of the actor, not of a state": [
+        ("pin", "1.1.0"), ("other", "2.0.0", "a"), ("save", "2.0.0", "a"), ("save", "1.1.0", "a"),
+        ("other", "2.0.0", "a"), ("load", "2.0.0", "a"),
+    ],
+    "A2.6: three releases": [
+        ("pin", "1.1.0"), ("save", "2.1.0", "a"), ("save", "2.0.0", "a"), ("load", "2.1.0", "a"),
+        ("save", "1.1.0", "a"), ("save", "2.0.0", "a"), ("load", "2.1.0", "a"),
+    ],
+    "A2.7, A2.9: back and forth": [
+        ("pin", "1.1.0"), ("save", "2.0.0", "a"), ("unpin",), ("restart", "1.1.0", "a"), ("flip", "2.0.0"),
+        ("unpin",), ("save", "2.1.0", "a"), ("pin", "2.0.0"), ("pin", "1.1.0"), ("save", "2.0.0", "a"), ("load", "1.1.0", "a"),
+    ],
+    "A3.1, A3.2: older software stores another state only": [
+        ("save", "2.1.0", "a"), ("other", "2.0.0", "a"), ("load", "2.1.0", "a"), ("save", "2.0.0", "a"),
+        ("load", "2.1.0", "a"),
+    ],
+    "A4.4: a node of the old release restarts": [
+        ("save", "2.1.0", "a"), ("restart", "1.1.0", "a"), ("restart", "2.0.0", "a"), ("load", "2.0.0", "a"),
+    ],
+    "A7: a forgotten node stores nothing": [
+        ("save", "1.1.0", "a"), ("crash", "1.1.0", "a"), ("load", "2.0.0", "a"), ("save", "1.1.0", "a"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trace", TRACES)
+async def test_traces_of_the_models(store: Store, trace: str) -> None:
+    async with Fleet(store) as fleet:
+        await fleet.run(TRACES[trace])
+
+
+@contextmanager
+def fresh(kind: str, folder: Path, seed: int) -> Iterator[str]:
+    """Return the URL of a new store."""
+    if kind == "postgres":
+        with postgres.schema_url() as url:
+            yield url
+    else:
+        yield "memory:" if kind == "memory" else f"sqlite:///{folder}/{seed}.db"
+
+
+async def run(kind: str, folder: Path, seeds: range) -> None:
+    done: Counter[str] = Counter()
+    for seed in seeds:
+        with fresh(kind, folder, seed) as url:
+            async with open_store(url) as store, Fleet(store) as fleet:
+                await fleet.run(draw(seed))
+                done += fleet.done
+    print(dict(done))
+    for what in ("load", "save", "clear", "pin", "flip", "unpin", "commit", "refused"):
+        assert done[what], f"no plan has done {what!r}: {done}"
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres"])
+async def test_random_plans(kind: str, tmp_path: Path) -> None:
+    await run(kind, tmp_path, range(SEED, SEED + PLANS))
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres"])
+async def test_many_random_plans(kind: str, tmp_path: Path) -> None:
+    await run(kind, tmp_path, range(SEED, SEED + 100 * PLANS))
