@@ -1,8 +1,8 @@
-"""Plans drawn from a seed: nodes of three releases load, save and clear wallets while an operator pins, flips and unpins.
+"""Plans drawn from a seed: nodes of three releases serve wallets, and an operator pins, flips and unpins.
 
-Nodes restart, and crash in the middle of what they do. After each step the census is what a recount of all actors gives,
-and every release that the stamps promise a wallet to reads it, with the amount that was acknowledged last. A plan is a
-list of steps, printed when it fails: give it to `Fleet.run` again.
+Nodes restart, and crash in the middle of what they do. After each step the census is what a recount of all actors
+gives, and every release that the stamps promise a wallet to reads it, with the amount that was acknowledged last. A
+plan is a list of steps, printed when it fails: give it to `Fleet.run` again.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 RELEASES = ("1.1.0", "2.0.0", "2.1.0")
 VERSIONS = ("1.0.0", *RELEASES)
 IDS = ("a", "b")
+KINDS = (
+    *("load", "save", "save", "save", "other", "only load", "clear", "open", "commit"),
+    *("pin", "pin", "flip", "flip", "unpin", "restart", "crash"),
+)
 Step = tuple[str, ...]
 
 REFUSED = (errors.NewerStateError, errors.ActorLockedError)
@@ -40,24 +44,7 @@ def draw(seed: int, steps: int = 25) -> list[Step]:
     rng = random.Random(seed)
     plan: list[Step] = []
     for _ in range(steps):
-        kind = rng.choice(
-            [
-                "load",
-                "save",
-                "save",
-                "save",
-                "other",
-                "only load",
-                "clear",
-                "open",
-                "commit",
-                "pin",
-                "pin",
-                "flip",
-                "flip",
-            ]
-            + ["unpin", "restart", "crash"]
-        )
+        kind = rng.choice(KINDS)
         if kind in {"pin", "flip"}:
             plan.append((kind, rng.choice(VERSIONS)))
         elif kind == "unpin":
@@ -107,7 +94,7 @@ class Fleet:
                 print(f"failed at step {number} of {list(plan)!r}")
                 raise
 
-    # --- steps ---------------------------------------------------------------------------------------------------------
+    # --- steps ----------------------------------------------------------------------------------------------------
 
     async def _do(self, kind: str, *rest: str) -> None:
         if kind == "pin":
@@ -234,7 +221,7 @@ class Fleet:
         else:
             value["amount"] = amount
 
-    # --- what must hold ------------------------------------------------------------------------------------------------
+    # --- what must hold -------------------------------------------------------------------------------------------
 
     async def _check(self) -> None:
         actors = await self._store.scan("Wallet")

@@ -30,7 +30,8 @@ TRACES: dict[str, list[Step]] = {
         ("open", "1.1.0", "a"), ("pin", "1.1.0"), ("flip", "2.0.0"), ("commit", "1.1.0", "a"), ("load", "2.0.0", "a"),
     ],
     "A2.4: a clear by older software is not undone": [
-        ("pin", "1.1.0"), ("save", "2.0.0", "a"), ("clear", "1.1.0", "a"), ("save", "1.1.0", "a"), ("load", "2.0.0", "a"),
+        ("pin", "1.1.0"), ("save", "2.0.0", "a"), ("clear", "1.1.0", "a"), ("save", "1.1.0", "a"),
+        ("load", "2.0.0", "a"),
     ],
     "A2.5: a base is of the actor, not of a state": [
         ("pin", "1.1.0"), ("other", "2.0.0", "a"), ("save", "2.0.0", "a"), ("save", "1.1.0", "a"),
@@ -42,7 +43,8 @@ TRACES: dict[str, list[Step]] = {
     ],
     "A2.7, A2.9: back and forth": [
         ("pin", "1.1.0"), ("save", "2.0.0", "a"), ("unpin",), ("restart", "1.1.0", "a"), ("flip", "2.0.0"),
-        ("unpin",), ("save", "2.1.0", "a"), ("pin", "2.0.0"), ("pin", "1.1.0"), ("save", "2.0.0", "a"), ("load", "1.1.0", "a"),
+        ("unpin",), ("save", "2.1.0", "a"), ("pin", "2.0.0"), ("pin", "1.1.0"), ("save", "2.0.0", "a"),
+        ("load", "1.1.0", "a"),
     ],
     "A3.1, A3.2: older software stores another state only": [
         ("save", "2.1.0", "a"), ("other", "2.0.0", "a"), ("load", "2.1.0", "a"), ("save", "2.0.0", "a"),

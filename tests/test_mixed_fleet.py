@@ -1,0 +1,24 @@
+"""Old and new releases of every suite beside each other, see `tests.mixed_fleet`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lazymig import open_store
+from tests.mixed_fleet import MixedFleet, Pair, drawn, pairs, short
+
+if TYPE_CHECKING:
+    from lazymig.store import Store
+
+
+@pytest.mark.parametrize("pair", pairs(), ids=lambda pair: f"{pair.suite}-{pair.old}-{pair.new}")
+async def test_what_either_release_stored_is_there_after_each_two_steps(pair: Pair) -> None:
+    async with open_store("memory:") as store:
+        await MixedFleet(store, pair).run(short())
+
+
+@pytest.mark.parametrize("pair", pairs(), ids=lambda pair: f"{pair.suite}-{pair.old}-{pair.new}")
+async def test_what_either_release_stored_is_there_on_long_ways(store: Store, pair: Pair) -> None:
+    await MixedFleet(store, pair).run(drawn(6, seed=11))
