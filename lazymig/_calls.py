@@ -85,7 +85,10 @@ class _Elsewhere(Exception):  # noqa: N818  (no error: it says where to)
 
 def offers_of(types: Mapping[str, ActorType[Any]]) -> list[Offer]:
     """Return what a node with these actor types can do."""
-    return [Offer(name, known.chain.release, tuple(sorted(_actions(known)))) for name, known in sorted(types.items())]
+    return [
+        Offer(name, known.chain.release, tuple(sorted(_actions(known))), known.chain.late, known.chain.one_way)
+        for name, known in sorted(types.items())
+    ]
 
 
 class Calls:

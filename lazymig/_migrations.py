@@ -12,7 +12,7 @@ from functools import partial
 from inspect import getdoc, iscoroutinefunction, unwrap
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lazymig import _version
+from lazymig import _checksums, _version
 from lazymig._conversions import Conversion
 from lazymig._records import MAX_NAME_BYTES, AppliedSet, check_text
 from lazymig.errors import (
@@ -24,6 +24,8 @@ from lazymig.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from semver import Version
 
     from lazymig._conversions import ConvertFunction
@@ -38,6 +40,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _KEPT_PLANS = 1024
 """How many plans a chain keeps."""
+
+_UNKNOWN = -1
+"""A checksum that was not worked out yet."""
 
 
 class Migration:
@@ -57,8 +62,8 @@ class Migration:
     """
 
     __slots__ = (
-        "_chain", "conversions", "description", "downgrade", "function", "is_async", "late", "name", "packed",
-        "reconciler", "version",
+        "_chain", "_checksum", "conversions", "description", "downgrade", "function", "is_async", "late", "name",
+        "packed", "reconciler", "version",
     )  # fmt: skip
 
     def __init__(self, version: Version, function: MigrateFunction, chain: Chain, *, late: bool) -> None:
@@ -71,6 +76,7 @@ class Migration:
         self.reconciler: ReconcileFunction | None = None
         self.conversions: dict[str, Conversion] = {}
         self._chain = chain
+        self._checksum: int | None = _UNKNOWN
         self.packed = _version.pack(version)
         self.is_async = _is_async(function)
 
@@ -81,6 +87,22 @@ class Migration:
     def __repr__(self) -> str:
         """Show version and name."""
         return f"Migration({str(self.version)!r}, {self.name})"
+
+    @property
+    def checksum(self) -> int | None:
+        """63 bits of its function's code, without comments and docstring; None if its source isn't there."""
+        if self._checksum == _UNKNOWN:
+            self._checksum = _checksums.checksum(_innermost(self.function))
+        return self._checksum
+
+    def one_way(self) -> Iterator[str]:
+        """Yield what has no way down, for people."""
+        which = f"{self.version} ({self.name}) has no down"
+        if self.downgrade is None:
+            yield which
+        for table, conversion in self.conversions.items():
+            if conversion.downgrade is None:
+                yield f"{which} for the entries of table {table!r}"
 
     def down(self, function: F) -> F:
         """Register the way back: ``down(state, context)`` makes the older shape of the newer one.
@@ -153,17 +175,23 @@ class Migration:
             raise DefinitionError(f"migration {self.version} ({self.name}) has a {what} already. Remove one of them.")
 
 
-def _is_async(function: Any) -> bool:
-    """Tell whether a function, or what it decorates, is known to be async."""
+def _innermost(function: Any) -> Any:
+    """Return what a function decorates."""
     while True:
         if isinstance(function, partial):
             function = function.func
-        elif isinstance(function, Migration):
+        elif isinstance(function, Migration | Conversion):
             function = function.function
         elif hasattr(function, "__wrapped__"):
             function = unwrap(function)
         else:
-            return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+            return function
+
+
+def _is_async(function: Any) -> bool:
+    """Tell whether a function, or what it decorates, is known to be async."""
+    inner = _innermost(function)
+    return iscoroutinefunction(inner) or iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004
 
 
 class Chain:
@@ -204,6 +232,31 @@ class Chain:
         if self._release is None:
             self._release = AppliedSet((migration.packed for migration in self.migrations), self._floor)
         return self._release
+
+    @property
+    def late(self) -> tuple[int, ...]:
+        """The versions, packed, that may run on states of a later one."""
+        return tuple(migration.packed for migration in self.migrations if migration.late)
+
+    @property
+    def one_way(self) -> tuple[tuple[int, str], ...]:
+        """The versions, packed, that have no way down, each with what lacks it, for people."""
+        return tuple((migration.packed, what) for migration in self.migrations for what in migration.one_way())
+
+    @property
+    def checksums(self) -> dict[int, int]:
+        """Version, packed, to checksum of its function; those without source are left out."""
+        found = ((migration.packed, migration.checksum) for migration in self.migrations)
+        return {version: checksum for version, checksum in found if checksum is not None}
+
+    def digest(self, versions: Iterable[int]) -> int:
+        """Return 63 bits of the checksums of these versions, packed, in any order; 0 if none is known.
+
+        Versions that are not registered, or whose function has no source, are passed over.
+        """
+        known = self.checksums
+        words = [f"{version} {known[version]}" for version in sorted(set(versions)) if version in known]
+        return _checksums.hashed(words) if words else 0
 
     def check_open(self) -> None:
         """Refuse a change after the first use."""

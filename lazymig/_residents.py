@@ -24,8 +24,8 @@ from lazymig._mailbox import Mailbox
 from lazymig._turn import in_turn
 from lazymig.activation import Activation
 from lazymig.actor import is_quiet
-from lazymig.errors import NodeStoppedError, StoreError
-from lazymig.hooks import Deactivated, DeactivationFailed, LeaseLost, NodeStarted, tell
+from lazymig.errors import DefinitionError, LateMigrationError, NodeStoppedError, StoreError
+from lazymig.hooks import Deactivated, DeactivationFailed, LeaseLost, MigrationChanged, NodeStarted, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -206,6 +206,8 @@ class Residents:
 
     def _note_start(self, before: str) -> None:
         self._tell(NodeStarted, self._membership.node_id, self._label, before or None)
+        for changed in self._membership.changed:
+            self._tell(MigrationChanged, self._membership.node_id, *changed)
 
     def drop_all(self) -> None:
         """Forget all actors at once: they may be active elsewhere."""
@@ -233,7 +235,7 @@ class Residents:
                 try:
                     await self.locks.trust()
                     await self.locks.release_left()
-                except StoreError as error:
+                except (StoreError, DefinitionError, LateMigrationError) as error:  # (refused anew)
                     _log.warning("node %s: %s", self._label, error)
                 except NodeStoppedError:  # about to be cancelled
                     return

@@ -21,6 +21,7 @@ import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lazymig._fleet_records import Offer
+    from lazymig._releases import Changed
+    from lazymig._rulings import Ruling
     from lazymig.store import Pulse, Store
 
 _log = logging.getLogger("lazymig.node")
@@ -63,7 +66,6 @@ class Membership:
         label: For people.
         build: Name of the release it runs, or None.
         lease_seconds: How long it counts as alive after a heartbeat.
-        offers: What it can do.
 
     Attributes:
         node_id: The incarnation; drawn anew by `join`, "" while the node is not registered.
@@ -71,11 +73,12 @@ class Membership:
         draw: Returns a name that nobody ever had.
         lease_seconds: As given.
         active: Returns how many actors are active.
+        offers: What it can do.
+        ruling: Makes what is asked before it is registered, of its record and the time; None asks nothing.
+        changed: What the ruling answered when it was last registered.
     """
 
-    def __init__(
-        self, store: Store, label: str, build: str | None, lease_seconds: float, offers: Sequence[Offer] = ()
-    ) -> None:
+    def __init__(self, store: Store, label: str, build: str | None, lease_seconds: float) -> None:
         self._store = store
         self._label = label
         self._build = build
@@ -84,7 +87,9 @@ class Membership:
         self.clock = self._machine.clock
         self.draw = self._machine.draw
         self.active: Callable[[], int] = int
-        self._offers = offers
+        self.offers: Sequence[Offer] = ()
+        self.ruling: Callable[[NodeRecord, datetime], Ruling] | None = None
+        self.changed: Sequence[Changed] = ()
         self._numbers = count(1)
         self._acknowledged = float("-inf")
         self._is_denied = False
@@ -101,13 +106,18 @@ class Membership:
         return Fence(self.node_id, next(self._numbers))
 
     async def join(self) -> None:
-        """Register as a new incarnation, in place of the one before, and start the heartbeat."""
+        """Register as a new incarnation, in place of the one before, and start the heartbeat.
+
+        Raises:
+            LazymigError: The ruling said no; nothing was registered.
+        """
         await self._stop_heart()
         before = self.node_id or None
         node_id = self.draw()
         sent = self.clock()
-        record = NodeRecord(node_id, self._label, self._build, self.lease_seconds, self._offers)
-        await self._store.register(record, replaces=before)
+        record = NodeRecord(node_id, self._label, self._build, self.lease_seconds, self.offers)
+        ruling = None if self.ruling is None else partial(self.ruling, record, datetime.now(UTC))
+        self.changed = await self._store.register(record, replaces=before, ruling=ruling) or ()
         self.node_id = node_id
         self._numbers = count(1)
         self._acknowledged = sent

@@ -49,6 +49,22 @@ class NodeStopped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MigrationChanged(Event):
+    """A node registered a migration whose code is not what it was when the store last saw it.
+
+    Attributes:
+        actor_type: Name of the actor type.
+        version: Version of the migration.
+        name: Name of its function.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    actor_type: str
+    version: Version
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class ActorEvent(Event):
     """Something that happened to an actor.
 

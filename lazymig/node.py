@@ -27,6 +27,7 @@ from lazymig._courier import Answer, Courier
 from lazymig._fleet_view import FleetView
 from lazymig._inspection import inspect
 from lazymig._records import ActorKey
+from lazymig._releases import starting
 from lazymig._residents import Residents
 from lazymig._turn import running_turn
 from lazymig._uncut import finish
@@ -44,10 +45,12 @@ from lazymig.suite import ActorType, Suite, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
     from types import TracebackType
 
     from lazymig._fleet_records import Call
-    from lazymig._records import ActorRecord
+    from lazymig._records import ActorRecord, NodeRecord
+    from lazymig._rulings import Ruling
     from lazymig.activation import Activation
     from lazymig.hooks import Hook
     from lazymig.store import Store
@@ -125,7 +128,7 @@ class Node:
         cure = "Write a list of functions: hooks=[function]."
         self._hooks: tuple[Any, ...] = tuple(_options.read_items("hooks", hooks, callable, cure))
         self.grace_seconds = grace_seconds
-        self._membership = Membership(store, self.label, build, lease_seconds, offers_of(self._types))
+        self._membership = Membership(store, self.label, build, lease_seconds)
         self._residents = Residents(
             store, self._membership, self._hooks,
             label=self.label, idle_seconds=idle_seconds, max_active=max_active, activation_seconds=activation_seconds,
@@ -165,12 +168,21 @@ class Node:
 
         Raises:
             StoreError: The store can't be reached or written.
-            DefinitionError: It is running already.
+            MissingMigrationError: Its release is new to the store, and lacks a migration that an earlier one had.
+            LateMigrationError: Its release is new to the store, and has a migration below what others had that does
+                not say ``late=True``.
+            WriteVersionError: It can't store a type at its write version.
+            DefinitionError: It is running already, or a type's ``write_version`` is above what it supports.
         """
         if self._is_running:
             raise DefinitionError(f"node {self.label} is running already. Make a Node of its own for each use.")
         for actor_type in self._types.values():
+            actor_type.check_write_version()
+        for actor_type in self._types.values():
             actor_type.freeze()
+        if self._types:
+            self._membership.offers = offers_of(self._types)
+            self._membership.ruling = self._ask
         await self._residents.locks.begin()
         self._is_running = True
         self._is_stopping = self._calls.is_draining = False
@@ -180,6 +192,10 @@ class Node:
         if self._drain_on_sigterm:
             _sigterm.watch(self)
         return self
+
+    def _ask(self, record: NodeRecord, now: datetime) -> Ruling:
+        """Return what is asked whenever it registers."""
+        return starting(record, self._types, now)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

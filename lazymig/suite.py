@@ -33,6 +33,7 @@ class ActorType(Generic[A_co]):
         name: Name of the type, as stores keep it.
         actor_class: The class calls are made on, or None.
         state: Name of the main state, the one migrations are handed.
+        write_version: What its actors are stored as at first, see `Suite.actor_type`; None without one.
     """
 
     def __init__(  # noqa: PLR0913  (the options of Suite.actor_type)
@@ -45,10 +46,12 @@ class ActorType(Generic[A_co]):
         context_factory: Callable[[Activation], Any] | None,
         infer_version: Callable[[Any], str | Version] | None,
         baseline: Version | None,
+        write_version: Version | None,
     ) -> None:
         self.name = name
         self.actor_class = actor_class
         self.state = state
+        self.write_version = write_version
         self.chain = Chain(name, baseline)
         self._context = context
         self._context_factory = context_factory
@@ -94,6 +97,18 @@ class ActorType(Generic[A_co]):
             return self.chain.add(version, function, late=late)
 
         return register
+
+    def check_write_version(self) -> None:
+        """Refuse a write version that this software doesn't support.
+
+        Raises:
+            DefinitionError: It is above what is registered.
+        """
+        if self.write_version is not None and self.write_version > self.supported:
+            raise DefinitionError(
+                f"{self.name} has write_version={str(self.write_version)!r}, but supports {self.supported} only. "
+                f"Register the migrations up to it, or give a write_version of at most {self.supported}."
+            )
 
     def freeze(self) -> None:
         """Forbid changes: a node or a tool uses the actor type now."""
@@ -186,6 +201,7 @@ class Suite:
         context_factory: Callable[[Activation], Any] | None = ...,
         infer_version: Callable[[Any], str | Version] | None = ...,
         baseline: str | Version | None = ...,
+        write_version: str | Version | None = ...,
     ) -> ActorType[B]: ...
 
     @overload
@@ -199,6 +215,7 @@ class Suite:
         context_factory: Callable[[Activation], Any] | None = ...,
         infer_version: Callable[[Any], str | Version] | None = ...,
         baseline: str | Version | None = ...,
+        write_version: str | Version | None = ...,
     ) -> ActorType[Any]: ...
 
     def actor_type(  # noqa: PLR0913  (the contract's options)
@@ -211,6 +228,7 @@ class Suite:
         context_factory: Callable[[Activation], Any] | None = None,
         infer_version: Callable[[Any], str | Version] | None = None,
         baseline: str | Version | None = None,
+        write_version: str | Version | None = None,
     ) -> ActorType[Any]:
         """Add an actor type.
 
@@ -222,10 +240,12 @@ class Suite:
             context_factory: Called once an activation that needs a context, instead of ``context``.
             infer_version: Called with a main state stored without migration-info; says which version it is.
             baseline: Migrations up to it were retired; actors below it are refused.
+            write_version: What the actors are stored as at first, so that an older release can read them. It counts
+                only for a store where no write version was ever set; from then on only an operator changes it.
 
         Raises:
-            DefinitionError: The name is taken or none, the class is no `Actor`, both contexts are given, or the
-                baseline is no version above 0.0.0.
+            DefinitionError: The name is taken or none, the class is no `Actor`, both contexts are given, the
+                baseline is no version above 0.0.0, or the write version is none.
         """
         _check_name("an actor type", name)
         _check_name("a state name", state)
@@ -245,6 +265,7 @@ class Suite:
             context_factory=context_factory,
             infer_version=infer_version,
             baseline=floor,
+            write_version=None if write_version is None else _read_write_version(name, write_version),
         )
         self._actor_types[name] = made
         return made
@@ -260,6 +281,13 @@ def _check_name(what: str, value: object) -> None:
         check_text(what, value, MAX_NAME_BYTES)
     except InvalidKeyError as error:
         raise DefinitionError(str(error)) from None
+
+
+def _read_write_version(name: str, value: object) -> Version:
+    try:
+        return _version.parse(value)
+    except InvalidVersionError as error:
+        raise InvalidVersionError(value, f"{error.reason} (write_version= of {name})") from None
 
 
 def _check_class(name: str, actor_class: object) -> None:

@@ -20,6 +20,11 @@ MADE: list[errors.LazymigError] = [
     errors.DuplicateMigrationError("Car", ONE, "first", "second"),
     errors.MigrationOrderError("Car", ONE, TWO),
     errors.FrozenDefinitionError("Car"),
+    errors.MissingMigrationError("Car", [ONE], ONE, 7, ["a", "b"]),
+    errors.MissingMigrationError("Car", [ONE], ONE, 1, ["a"], of_entries=True),
+    errors.MissingMigrationError("Car", [ONE], ONE, 0, []),
+    errors.WriteVersionError("Car", ONE, "it has no way down: 2.0.0 (two) has no down"),
+    errors.WriteVersionError("Car", ONE, "node n1: it supports 0.1.0 only", ["n1"]),
     errors.InvalidKeyError("an actor id", "", "is empty"),
     errors.InvalidKeyError("an actor id", lambda: None, "is of type function"),
     errors.InvalidValueError("the value", "$.a", "is nan"),
@@ -27,6 +32,7 @@ MADE: list[errors.LazymigError] = [
     errors.NewerStateError(KEY, TWO, ONE, ["n1"]),
     errors.StateTooOldError(KEY, ONE, TWO),
     errors.LateMigrationError(KEY, TWO, [ONE]),
+    errors.LateMigrationError(None, TWO, [ONE], actor_type="Car", count=7),
     errors.MigrationFailedError(KEY, ONE, "function", "KeyError: 'x'"),
     errors.CorruptStateError(KEY, "it is no JSON"),
     errors.NewerStateError(KEY, TWO, ONE, ["n1"], ("log", "k")),
@@ -80,7 +86,11 @@ def test_every_error_pickles_with_its_fields(error: errors.LazymigError) -> None
 
 @pytest.mark.parametrize("error", MADE, ids=lambda error: type(error).__name__)
 def test_an_activation_error_names_the_actor_and_ends_with_a_cure(error: errors.LazymigError) -> None:
-    if isinstance(error, errors.ActivationError) and type(error) is not errors.ActivationError:
+    if isinstance(error, errors.LateMigrationError) and error.actor_type is not None:
+        assert error.key is None
+        assert str(error).startswith("Car ")
+        assert str(error).endswith(".")
+    elif isinstance(error, errors.ActivationError) and type(error) is not errors.ActivationError:
         assert error.key == KEY
         assert "Car 'a'" in str(error)
         assert str(error).endswith(".")

@@ -6,6 +6,8 @@
         DuplicateMigrationError
         MigrationOrderError
         FrozenDefinitionError
+        MissingMigrationError
+        WriteVersionError
       InvalidKeyError                 a type, id or name that no store takes (also a ValueError)
       InvalidValueError               a value that JSON can't hold unchanged (also a ValueError)
       ActivationError                 this actor, this software; nothing was written
@@ -79,6 +81,8 @@ from lazymig.errors._definition import (
     InvalidValueError,
     InvalidVersionError,
     MigrationOrderError,
+    MissingMigrationError,
+    WriteVersionError,
 )
 from lazymig.errors._store import (
     ConfigurationError,
@@ -113,6 +117,7 @@ __all__ = [
     "LeaseLostError",
     "MigrationFailedError",
     "MigrationOrderError",
+    "MissingMigrationError",
     "NewerStateError",
     "NoEntryError",
     "NodeDrainingError",
@@ -131,4 +136,5 @@ __all__ = [
     "StoreUnavailableError",
     "UnknownActionError",
     "UnknownActorTypeError",
+    "WriteVersionError",
 ]

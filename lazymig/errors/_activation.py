@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lazymig.errors._base import LazymigError, listed, who
+from lazymig.errors._base import LazymigError, counted, listed, who
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,22 +81,39 @@ class StateTooOldError(ActivationError):
 
 
 class LateMigrationError(ActivationError):
-    """A pending migration is below the actor's version and doesn't say `late=True`.
+    """A pending migration is below the actor's version and doesn't say `late=True`; or a node of it did not start.
 
     Attributes:
-        stored: Version of the stored state.
+        stored: Version of the stored state; where a node did not start, the highest that the store has seen.
         late: The pending versions below it that have no consent.
+        actor_type: Where a node did not start, the name of the actor type; else None.
+        count: Where a node did not start, how many stored actors would miss them; else None.
     """
 
-    def __init__(
-        self, key: ActorKey | None, stored: Version, late: Sequence[Version], place: Place | None = None
+    def __init__(  # noqa: PLR0913  (the last two are for a node's start)
+        self,
+        key: ActorKey | None,
+        stored: Version,
+        late: Sequence[Version],
+        place: Place | None = None,
+        *,
+        actor_type: str | None = None,
+        count: int | None = None,
     ) -> None:
         self.stored = stored
         self.late = tuple(late)
+        self.actor_type = actor_type
+        self.count = count
+        found = f"{who(key, place)} is at {stored} and never had {listed(late)}"
+        if actor_type is not None:
+            found = (
+                f"{actor_type} has {listed(late)} new, though this store has seen {stored} already: "
+                f"{counted(count or 0)} past it and never had it"
+            )
         super().__init__(
             key,
-            f"{who(key, place)} is at {stored} and never had {listed(late)}. If a migration may run on states of a "
-            f"later shape, register it with late=True; else give it a version above {stored}.",
+            f"{found}. If a migration may run on states of a later shape, register it with late=True; else give it a "
+            f"version above {stored}.",
             place,
         )
 

@@ -27,6 +27,14 @@ def listed(names: Iterable[object]) -> str:
     return ", ".join(str(name) for name in names) or "none"
 
 
+def counted(count: int, ids: Iterable[str] = (), what: str = "") -> str:
+    """Say of how many stored actors a sentence goes on to speak, and name the first."""
+    shown = [repr(name) for name in ids]
+    named = f" ({', '.join(shown)}{', …' if count > len(shown) else ''})" if shown else ""
+    one = count == 1
+    return f"{count:,} stored {'actor' if one else 'actors'}{what}{named} {'is' if one else 'are'}"
+
+
 class LazymigError(Exception):
     """Base of all errors that lazymig raises."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from reprlib import Repr
 from typing import TYPE_CHECKING
 
-from lazymig.errors._base import LazymigError
+from lazymig.errors._base import LazymigError, counted, listed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from semver import Version
 
 
@@ -25,10 +27,12 @@ class InvalidVersionError(DefinitionError):
 
     Attributes:
         version: What was given, as text.
+        reason: Why it is none.
     """
 
     def __init__(self, version: object, reason: str) -> None:
         shown = _SHOWN.repr(version)
+        self.reason = reason
         self.version = version if isinstance(version, str) else shown
         super().__init__(f"{shown} is no version: {reason}. Write MAJOR.MINOR.PATCH, like '1.0.0'.")
 
@@ -81,6 +85,68 @@ class FrozenDefinitionError(DefinitionError):
             f"{actor_type} is in use and can't be changed any more. Register its migrations at import, "
             f"before the first Node or tool uses the suite."
         )
+
+
+class MissingMigrationError(DefinitionError):
+    """A new release lacks a migration that this store has seen, and no baseline stands for it; the node did not start.
+
+    Attributes:
+        actor_type: Name of the actor type.
+        versions: What it lacks.
+        baseline: What its baseline has to be at least.
+        count: How many actors are below that, or have entries below it.
+        actors: Ids of the first of them.
+    """
+
+    def __init__(  # noqa: PLR0913  (the last is for the message)
+        self,
+        actor_type: str,
+        versions: Sequence[Version],
+        baseline: Version,
+        count: int,
+        actors: Sequence[str],
+        *,
+        of_entries: bool = False,
+    ) -> None:
+        self.actor_type = actor_type
+        self.versions = tuple(versions)
+        self.baseline = baseline
+        self.count = count
+        self.actors = tuple(actors)
+        cure = (
+            f"Put them back; they can be retired by a baseline once every actor and entry is at {baseline} or above."
+            if count
+            else f"Put them back, or retire them with baseline='{baseline}' or above."
+        )
+        super().__init__(
+            f"{actor_type} has no migration {listed(versions)}, which an earlier release had on this store: "
+            f"{counted(count, actors, ' with entries' if of_entries else '')} below {baseline}. {cure}"
+        )
+
+
+class WriteVersionError(DefinitionError):
+    """A node can't store a type at its write version; it did not start.
+
+    Attributes:
+        actor_type: Name of the actor type.
+        write_version: What its actors are to be stored as.
+        reason: Why that can't be.
+        nodes: Ids of the registered nodes that are in the way; none if it is this node.
+    """
+
+    def __init__(self, actor_type: str, write_version: Version, reason: str, nodes: Sequence[str] = ()) -> None:
+        self.actor_type = actor_type
+        self.write_version = write_version
+        self.reason = reason
+        self.nodes = tuple(nodes)
+        message = (
+            f"{actor_type} can't get its first write version, write_version='{write_version}': {reason}. Replace or "
+            f"stop these nodes first, or leave write_version= out."
+            if nodes
+            else f"the write version of {actor_type} is {write_version}, and this node can't store it so: {reason}. "
+            f"Give it what it lacks, start a release that is nearer, or change the write version first."
+        )
+        super().__init__(message)
 
 
 class InvalidKeyError(LazymigError, ValueError):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lazymig._entries import Count, Page, Range
     from lazymig._fleet_records import Call, CallState, NodeStatus
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
+    from lazymig._rulings import Ruling
     from lazymig.store import Post, Pulse, Store
 
 T = TypeVar("T")
@@ -93,9 +94,11 @@ class FaultyStore:
         """See `Store.name`."""
         return self._store.name
 
-    async def register(self, node: NodeRecord, *, replaces: str | None = None) -> None:
+    async def register(
+        self, node: NodeRecord, *, replaces: str | None = None, ruling: Callable[[], Ruling] | None = None
+    ) -> Any:
         """See `Store.register`."""
-        return await self._pass("register", self._store.register(node, replaces=replaces))
+        return await self._pass("register", self._store.register(node, replaces=replaces, ruling=ruling))
 
     async def unregister(self, node_id: str) -> None:
         """See `Store.unregister`."""

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def release(suite: Suite, upto: str | Version) -> Suite:
     """Return a copy of ``suite`` with only the migrations up to a version.
 
-    Its actor types have the same names, classes and contexts, so that a node of it is a node of that older release.
+    Its actor types have the same names, classes and contexts, so that a node of it is a node of that older release;
+    and the same write version where that release supports it.
 
     Args:
         suite: The suite at its newest; it is not changed.
@@ -44,3 +45,5 @@ def _copy(actor_type: ActorType[Any], suite: Suite, upto: Version) -> None:
             for table, old in migration.conversions.items():
                 register = added.entries(table, eager=old.is_eager, concurrency=old.concurrency)
                 register(old.function).downgrade = old.downgrade
+    if actor_type.write_version is not None and actor_type.write_version <= copied.supported:
+        copied.write_version = actor_type.write_version
