@@ -65,7 +65,10 @@ def forget(output: Output, name: str, store: str | None) -> None:
     that only read, until it notices. Exits with 1 then, and if there is no such node.
     """
     node = run(partial(_forget, name, read_settings(store)))
-    output.answer(_named(node), f"{_shown(node)} is forgotten")
+    if node is None:
+        output.answer({"id": name, "label": None}, f"node {plain(name)} is forgotten; its row could not be read")
+    else:
+        output.answer(_named(node), f"{_shown(node)} is forgotten")
 
 
 async def _list(settings: Settings) -> Sequence[NodeStatus]:
@@ -87,9 +90,14 @@ async def _drain(name: str, settings: Settings) -> NodeStatus:
         return node
 
 
-async def _forget(name: str, settings: Settings) -> NodeStatus:
+async def _forget(name: str, settings: Settings) -> NodeStatus | None:
     async with opened(settings) as store:
-        node = await _find(store, name)
+        try:
+            node = await _find(store, name)
+        except Refusal:
+            if not await store.forget(name):
+                raise
+            return None  # a row that can't be read is not among the nodes
         if node.is_alive:
             raise Refusal(
                 "living_node",

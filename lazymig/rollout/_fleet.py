@@ -86,7 +86,7 @@ def cannot_store(nodes: Iterable[Serving], actor_type: str, version: int) -> Ite
     """Yield why nodes can't store their actors at a version (packed): a reason for each why, with its nodes."""
     by_why: dict[str, list[Serving]] = {}
     for one in nodes:
-        if why := why_not_stored(one.offer, version):
+        if why := one.offer.why_not_stored(version):
             by_why.setdefault(why, []).append(one)
     for why, those in by_why.items():
         is_old = those[0].supported < version
@@ -96,11 +96,3 @@ def cannot_store(nodes: Iterable[Serving], actor_type: str, version: int) -> Ite
             f"{actor_type} can't be stored at {_version.unpack(version)} where {why}",
             f"Deploy a release there that {'supports it' if is_old else 'can'}, or stop what runs there.",
         )
-
-
-def why_not_stored(offer: Offer, version: int) -> str:
-    """Return why a node can't store its actors at a version (packed), for people; "" if it can."""
-    floor = offer.registered.floor
-    if floor > version:
-        return f"it begins with the baseline {_version.unpack(floor)}"
-    return offer.why_not_stored(version)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lazymig import _version
 from lazymig._fleet_records import Offer
 from lazymig._rulings import NOBODY, AskConverting, AskEntries, Based, Counted, Question
-from lazymig.rollout._fleet import Serving, about_actors, about_nodes, releases, serving, why_not_stored
+from lazymig.rollout._fleet import Serving, about_actors, about_nodes, releases, serving
 from lazymig.rollout._gates import Reasons, actors_with, bases_with, unknown_version
 from lazymig.rollout._verdict import Reason, command
 
@@ -120,7 +120,7 @@ def _storing_elsewhere(facts: TypeFacts, asked: Asked, found: Iterable[AppliedSe
         return
     offers = {one.offer.registered: one.offer for one in serving(facts, asked.type)}
     for applied in found:
-        if why := why_not_stored(offers.get(applied, Offer(asked.type, applied)), written):
+        if why := offers.get(applied, Offer(asked.type, applied)).why_not_stored(written):
             cure = f"'{command('rollout', 'flip', asked.type, asked)}' first, or roll back further"
             yield Reason("cannot_store", f"{at}, where {asked} can't store, for {why}. {cure}.")
             return
