@@ -70,9 +70,8 @@ def beside(call: Any, *arguments: Any, **options: Any) -> Coroutine[Any, Any, An
 
 
 async def test_a_deploy_is_led_by_commands(project: Project) -> None:
-    project.store({"car-1": {"velocity": 36.0, "owner": "ann"}})
     async with running(project, "old", "1.1.0") as old:
-        await old.actor("Vehicle", "car-1").velocity()
+        await old.actor("Vehicle", "car-1").accelerate(1.0)
         result = await beside(project.run, "rollout", "pin", "Vehicle", "1.1.0")
         assert (result.exit_code, lines(result)) == (0, ["done: Vehicle is written at 1.1.0"])
         async with running(project, "new"):
