@@ -32,7 +32,7 @@ CASES = [
         World((node("a", OLD), node("b", NEW))),
         World((node("b", NEW),)),
         nodes=("A",),
-        says="can't be stored at 1.1.0 where it supports 1.0.0 only: node a (A). Deploy",
+        says="can't be stored at 1.1.0 by node a (A): it supports 1.0.0 only. Deploy",
     ),
     Case(
         "cannot_store",
@@ -41,7 +41,7 @@ CASES = [
         World((node("a", NEW, one_way=NO_WAY), node("b", NEW, one_way=NO_WAY))),
         World((node("a", NEW), node("b", NEW, one_way={"1.0.0": "1.0.0 (below the pin)"}))),
         nodes=("A", "B"),
-        says="where it has no way down: 2.0.0 (many_drivers): 2 nodes, a (A), b (B). ",
+        says="by 2 nodes, a (A), b (B): each has no way down: 2.0.0 (many_drivers). ",
     ),
     Case(
         "cannot_store",

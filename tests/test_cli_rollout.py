@@ -82,10 +82,11 @@ async def test_a_deploy_is_led_by_commands(project: Project) -> None:
             assert shown[-2] == f"next: lazymig nodes drain {old.node_id}"
             result = await beside(project.run, "rollout", "flip", "Vehicle", "2.0.0")
             assert result.exit_code == 1
-            old_one = f"node old ({old.node_id}). Deploy a release there that supports it, or stop what runs there."
+            cure = "Deploy a release there that supports it, or stop what runs there."
+            old_one = f"by node old ({old.node_id}): it supports 1.1.0 only"
             assert lines(result) == [
                 "no: flip Vehicle to 2.0.0",
-                f"not_supported: Vehicle can't be stored at 2.0.0 where it supports 1.1.0 only: {old_one}",
+                f"not_supported: Vehicle can't be stored at 2.0.0 {old_one}. {cure}",
             ]
             await old.__aexit__(None, None, None)
             shown = lines(await beside(project.run, "rollout", "status", "Vehicle"))

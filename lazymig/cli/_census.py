@@ -43,9 +43,7 @@ def command(output: Output, actor_type: str | None, below: str | None, store: st
     if output.is_json or not counted:
         output.answer({"store": settings.shown_store, "types": documents}, "no actor types")
     else:
-        for name, found in counted.items():
-            if found is not None:
-                print_tables(census_table(found, name))
+        print_tables(*(census_table(found, name) for name, found in counted.items() if found is not None))
     return FOUND if None in counted.values() else FINE
 
 

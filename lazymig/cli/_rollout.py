@@ -125,9 +125,11 @@ def _release(release: ReleaseStatus) -> dict[str, Any]:
 
 
 def _print(found: Status) -> None:
-    written = "what each node supports" if found.write_version is None else str(found.write_version)
+    written = (
+        "each node writes what it supports" if found.write_version is None else f"written at {found.write_version}"
+    )
     click.echo(plain(f"{found.type}: phase {found.phase}, {PHASES[found.phase - 1]}"))
-    click.echo(f"written at {written}, newest is {found.target}\n")
+    click.echo(f"{written}, newest is {found.target}\n")
     print_tables(_releases(found), census_table(found.census), _gates(found))
     if found.next.command is not None:
         click.echo(plain(f"next: {found.next.command}"))

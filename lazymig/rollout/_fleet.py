@@ -90,9 +90,10 @@ def cannot_store(nodes: Iterable[Serving], actor_type: str, version: int) -> Ite
             by_why.setdefault(why, []).append(one)
     for why, those in by_why.items():
         is_old = those[0].supported < version
-        yield about_nodes(
-            "not_supported" if is_old else "cannot_store",
-            those,
-            f"{actor_type} can't be stored at {_version.unpack(version)} where {why}",
-            f"Deploy a release there that {'supports it' if is_old else 'can'}, or stop what runs there.",
+        each = why if len(those) == 1 else why.replace("it ", "each ", 1)
+        text = (
+            f"{actor_type} can't be stored at {_version.unpack(version)} by {named(those)}: {each}. Deploy a release "
+            f"there that {'supports it' if is_old else 'can'}, or stop what runs there."
         )
+        code = "not_supported" if is_old else "cannot_store"
+        yield Reason(code, text, tuple(one.node.node_id for one in those))
