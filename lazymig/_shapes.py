@@ -89,6 +89,8 @@ def shape(
         return refusal
     applied = _applied(chain, found, plan, storing)
     if storing.has_main and _plan.has_to_lower(chain, found, applied, takes_base=storing.takes_base):
+        if storing.creates_main and found.write_version is not None:  # what the base gets has what this software knows
+            applied = _joined(chain.release, found.applied.up_to(found.write_version))
         stamp = _stamp(chain, found, plan, storing, applied)
         return _lowered(chain, found, storing, key, applied, stamp)
     stamp = _stamp(chain, found, plan, storing, applied)
