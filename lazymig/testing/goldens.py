@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lazymig import _version
-from lazymig._records import ActorKey, Commit, Fence, MigrationInfo, NodeRecord, Stamp, StoredActor
+from lazymig._records import ActorKey, Claim, Commit, Fence, MigrationInfo, NodeRecord, Stamp, StoredActor
 from lazymig.node import Node
 from lazymig.stores import open_store
 from lazymig.testing.releases import release
@@ -106,9 +106,11 @@ async def put(store: Store, key: ActorKey, golden: Golden) -> None:
     fence = Fence("golden", 1)
     await store.register(NodeRecord(fence.node, "golden states", None, lease_seconds=60.0))
     try:
-        await store.claim(key, fence)
+        claim = await store.claim(key, fence)
+        if not isinstance(claim, Claim):
+            raise AssertionError(f"{key} is held by {claim.owner}")
         stamp = None if golden.info is None else Stamp.of(golden.info)
-        await store.commit(Commit(key, fence, 0, stamp, golden.states, release=True))
+        await store.commit(Commit(key, fence, 0, stamp, golden.states, release=True, epoch=claim.policy.epoch))
     finally:
         await store.unregister(fence.node)
 
