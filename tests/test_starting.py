@@ -321,10 +321,15 @@ async def test_a_node_that_can_not_store_the_write_version_does_not_start(
         with pytest.raises(errors.WriteVersionError, match=reason):
             await start(store, suite())
     await start(store, fleet("1.0.0"))
-    await start(store, fleet("1.0.0", "1.1.0", "2.0.0"))
+    await pin(store, None)
+    await start(store, suite())
+
+
+async def test_a_node_below_the_write_version_starts(store: Store) -> None:
     await pin(store, "2.0.0")
-    await start(store, fleet("1.0.0"))  # below it: it starts, and stores nothing
-    await start(store, fleet("1.0.0", "2.0.0", "3.0.0"))
+    low, high = fleet("1.0.0", down=False), fleet("1.0.0", "2.0.0", down=False)
+    async with serving(store, low, label="low"), serving(store, high, label="more"):
+        assert [node.offers[0].registered.highest for node in await store.nodes()] == [v("1.0.0"), v("2.0.0")]
 
 
 async def test_a_node_that_may_not_register_anew_says_why_and_comes_back(store: Store) -> None:
