@@ -180,6 +180,13 @@ async def up_to_date(w: World) -> None:
     await w.add_once()
 
 
+async def up_to_date_and_consenting(w: World) -> None:
+    """Let software of the same set be seen that consents: without it no node of that set would start."""
+    await up_to_date(w)
+    async with w.node(CONSENTING, is_sound=True):
+        pass
+
+
 async def still_refused(w: World) -> None:
     async with w.node(OLD, is_sound=True) as node:
         await refused_everywhere(w, node, OLD, errors.NewerStateError)
@@ -382,7 +389,7 @@ SCENARIOS = [
     Scenario(by_stopping, (3, 8)),
     Scenario(by_older_software, (1, 2), up_to_date, still_refused),
     Scenario(by_newer_software_meanwhile, (2, 8), up_to_date),
-    Scenario(without_consent, (1, 6), up_to_date, recovered_with_consent),
+    Scenario(without_consent, (1, 6), up_to_date_and_consenting, recovered_with_consent),
     Scenario(with_consent, (4, 5, 6), up_to_date, recovered_with_consent),
     Scenario(on_unreadable_state, (1, 7), unreadable, still_unreadable),
     Scenario(on_unreadable_notes, (1, 7), unreadable_beside_main, still_unreadable_notes),
