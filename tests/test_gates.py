@@ -49,8 +49,8 @@ def test_many_nodes_and_actors_are_counted_and_the_first_ones_named() -> None:
     assert len(reason.nodes) == 7
     assert "7 nodes, n1 (N1), n2 (N2), n3 (N3), n4 (N4), n5 (N5) and 2 more: each supports 1.0.0 only. " in reason.text
     (reason,) = ask(World(ALL_NEW, (An(OLD),) * 1_234), "retire", "2.0.0").reasons
-    assert (reason.count, reason.actors) == (1_234, ("car-1", "car-2", "car-3", "car-4", "car-5"))
-    assert "1,234 actors, 'car-1', 'car-2', 'car-3', 'car-4', 'car-5' and 1,229 more. " in reason.text
+    assert (reason.count, reason.actors) == (1_234, ("car-1", "car-10", "car-100", "car-1000", "car-1001"))
+    assert "1,234 actors, 'car-1', 'car-10', 'car-100', 'car-1000', 'car-1001' and 1,229 more. " in reason.text
 
 
 # --- what a change decides -------------------------------------------------------------------------------------------
