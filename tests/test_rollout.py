@@ -102,11 +102,11 @@ def draw(seed: int) -> World:
             return An()
         entries = tuple(some() for _ in range(random.randrange(3)))
         converting = random.choice(["0.0.0", "0.0.0", "2.0.0"]) if entries else "0.0.0"
-        return An(stored, some(None), some(None, None, None), entries, converting)
+        return An(stored, random.choice([None, OLD, MINOR]), some(None, None, None), entries, converting)
 
     return World(
         nodes=tuple(node(f"n{n}", some(), alive=random.random() < 0.8) for n in range(random.randrange(4))),
-        actors=tuple(actor() for _ in range(random.randrange(12))),
+        actors=(An(MINOR), *(actor() for _ in range(random.randrange(1, 10)))),
         written=random.choice([None, None, "1.0.0", "1.1.0", "2.0.0"]),
     )
 
