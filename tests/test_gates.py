@@ -84,10 +84,13 @@ def test_a_change_that_is_allowed_is_decided_once(question: str, version: str | 
     assert len(repeated.answer.notes) == 1
 
 
-def test_a_pin_notes_that_entries_have_no_base_and_that_a_type_is_new() -> None:
+def test_a_pin_notes_that_entries_have_no_base_and_that_nobody_has_it_yet() -> None:
     assert ask(World(ALL_NEW, (An(NEW),)), "pin", "1.0.0").notes == ()
     (note,) = ask(World(ALL_NEW, (An(NEW, entries=(NEW,)),)), "pin", "1.0.0").notes
     assert "they have no base" in note
+    (note,) = ask(World(ALL_NEW), "pin", "1.0.5").notes
+    assert note.startswith("no release of Vehicle has, or had, 1.0.5. Known are: 1.0.0, 1.1.0, 2.0.0.")
+    assert ask(World((node("a", OLD),)), "pin", "0.0.0").notes == ()
     (note,) = ask(World(), "pin", "1.0.0").notes
     assert note == "no node has registered Vehicle yet, and none of it is stored."
 
