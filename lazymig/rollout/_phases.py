@@ -124,17 +124,17 @@ class Deploy:
         written = self.facts.policy.version
         stored = self.target if written is None else written
         if not all(one.offer.can_read(stored) for one in self.nodes) or stored > self.target:
-            at = None if self.pin_version is None else _version.unpack(self.pin_version)
             text = f"Nodes can't read what is stored at {_version.unpack(stored)}; a pin keeps it readable for all."
-            return self._if_allowed(gates, "pin", text, at)
+            return _if_allowed(gates["pin"], text)
         if working := [one for one in self.behind if not one.node.is_draining]:
             drain = command("nodes", "drain", working[0].node.node_id)
             return Step(f"Then stop {named(working[:1])}, and start the new release in its place.", drain)
         return Step(f"Wait until {named(self.behind)} has ended.")
 
     def _second_step(self, gates: Mapping[Question, Gate]) -> Step:
-        target = _version.unpack(self.target)
-        return self._if_allowed(gates, "flip", f"Every node supports {target}; then they write it, too.", target)
+        return _if_allowed(
+            gates["flip"], f"Every node supports {_version.unpack(self.target)}; then they write it, too."
+        )
 
     def _third_step(self) -> Step:
         text = "Actors are brought up when they are next used; this names those that are not yet."
@@ -147,14 +147,12 @@ class Deploy:
         text = f"All is brought up. Migrations up to {target} may go, for baseline={str(target)!r}, if this says yes."
         return Step(text, command("gate", "retire", self.type, target))
 
-    def _if_allowed(self, gates: Mapping[Question, Gate], question: Question, text: str, version: object) -> Step:
-        gate = gates.get(question)
-        if gate is None:
-            return Step(text)
-        if gate.allowed:
-            return Step(text, command("rollout", question, self.type, version))
-        why = f"The gate says no to a {question}: {gate.reasons[0].text}"
-        return Step(why, command("gate", question, self.type, version))
+
+def _if_allowed(gate: Gate, text: str) -> Step:
+    if gate.allowed:
+        return Step(text, command("rollout", gate.question, gate.type, gate.version))
+    why = f"The gate says no to a {gate.question}: {gate.reasons[0].text}"
+    return Step(why, command("gate", gate.question, gate.type, gate.version))
 
 
 def _has_all(applied: AppliedSet, newest: list[AppliedSet]) -> bool:
