@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from lazymig._bases import NO_POLICY
 from lazymig._fleet_records import NOBODY, Call, CallState, CallStatus, Mail, NodeStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+    from lazymig._bases import WritePolicy
     from lazymig._records import ActorKey, NodeRecord
 
 FORGET_LEASES = 10
@@ -68,6 +70,7 @@ class MemoryPost:
         check_open: Raises if the store is closed.
         clock: The store's.
         nodes: Those registered, by id.
+        policies: What is stored of each type.
         holder: Returns the living node that holds an actor.
     """
 
@@ -78,11 +81,13 @@ class MemoryPost:
         check_open: Callable[[], None],
         clock: Callable[[], float],
         nodes: dict[str, Registered],
+        policies: Mapping[str, WritePolicy],
         holder: Callable[[ActorKey], str | None],
     ) -> None:
         self._check_open = check_open
         self._clock = clock
         self._nodes = nodes
+        self._policies = policies
         self._holder = holder
         self._letters: dict[str, _Letter] = {}
         self._watchers: list[Callable[[str], None]] = []
@@ -240,8 +245,11 @@ class MemoryPost:
             return True
         if (self._is_alive(letter.target) and self._clock() < letter.target_until) or node.is_draining:
             return False
+        actor_type = letter.call.key.type
+        write_version = self._policies.get(actor_type, NO_POLICY).version or 0
         return any(
-            offer.type == letter.call.key.type and letter.call.action in offer.actions and offer.can_read(letter.needs)
+            (offer.type == actor_type and letter.call.action in offer.actions)
+            and (offer.can_read(letter.needs) and offer.registered.highest >= write_version)
             for offer in node.record.offers
         )
 

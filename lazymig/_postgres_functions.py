@@ -18,15 +18,8 @@ Rules:
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
 
-from lazymig._postgres_sql import IS_REGISTERED, NOW, STATEMENTS, SYNC_LATER, UNHEARD, in_schema
-from lazymig._sql_operations import Claimed, Dialect, last, whole
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from lazymig._sql_operations import EntryRow, Operation, Rows
+from lazymig._postgres_sql import IS_REGISTERED, NOW, SYNC_LATER, UNHEARD
 
 _NO_WAIT = SYNC_LATER.replace("SELECT", "PERFORM")
 
@@ -40,16 +33,19 @@ _OWNERS_HEARTBEAT = "SELECT 1 FROM lazymig.heartbeat WHERE incarnation = actor.o
 _MAY_CLAIM = f"{IS_REGISTERED} AND {UNHEARD} IS NULL"
 
 _FOUND = """
-    RETURNING revision, lineage, written_by, migrated_at, converting, oldest
-    INTO o_revision, o_lineage, o_written_by, o_migrated_at, o_converting, o_oldest
+    RETURNING revision, lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest
+    INTO o_revision, o_lineage, o_written_by, o_migrated_at, o_converting, o_oldest,
+        o_base_lineage, o_base_revision, o_base_digest
 """
 
 _CLAIM = f"""
     CREATE FUNCTION lazymig.claim(
         p_type text, p_id text, p_node text, p_number int8, p_now float8, p_dead text,
         OUT o_is_registered boolean, OUT o_owner text, OUT o_revision int8, OUT o_lineage int8, OUT o_written_by int8,
-        OUT o_migrated_at int8, OUT o_converting int8, OUT o_oldest int8, OUT o_clock int8,
-        OUT o_names text[], OUT o_values bytea[]
+        OUT o_migrated_at int8, OUT o_converting int8, OUT o_oldest int8,
+        OUT o_base_lineage int8, OUT o_base_revision int8, OUT o_base_digest int8,
+        OUT o_version int8, OUT o_epoch int8, OUT o_clock int8,
+        OUT o_names text[], OUT o_values bytea[], OUT o_kept text[], OUT o_kept_values bytea[]
     ) LANGUAGE plpgsql AS $$
     BEGIN
         {_NO_WAIT};
@@ -74,10 +70,20 @@ _CLAIM = f"""
             IF o_revision = 0 AND EXISTS (SELECT 1 FROM lazymig.entry WHERE type = %(type)s AND id = %(id)s) THEN
                 o_oldest := 0;
             END IF;
+            IF o_revision = 0 AND EXISTS (SELECT 1 FROM lazymig.base WHERE type = %(type)s AND id = %(id)s) THEN
+                o_base_revision := 0;
+            END IF;
+            IF o_base_lineage IS NOT NULL THEN
+                SELECT array_agg(name), array_agg(value) INTO o_kept, o_kept_values
+                FROM lazymig.base WHERE type = %(type)s AND id = %(id)s;
+            END IF;
             o_is_registered := true;
             o_owner := %(node)s;
             o_clock := extract(epoch FROM statement_timestamp()) * 1000000;
-            SELECT array_agg(name), array_agg(value) INTO o_names, o_values
+            SELECT array_agg(name), array_agg(value),
+                (SELECT version FROM lazymig.policy WHERE policy.type = %(type)s),
+                (SELECT epoch FROM lazymig.policy WHERE policy.type = %(type)s)
+            INTO o_names, o_values, o_version, o_epoch
             FROM lazymig.state WHERE type = %(type)s AND id = %(id)s;
         ELSE
             SELECT true, COALESCE(
@@ -91,7 +97,8 @@ _COMMIT = """
     CREATE FUNCTION lazymig.commit(
         p_type text, p_id text, p_node text, p_number int8, p_revision int8, p_keep boolean,
         p_version int8, p_lineage int8, p_written_by int8, p_migrated_at int8,
-        p_names text[], p_values bytea[], p_removed text[], OUT o_revision int8
+        p_epoch int8, p_names text[], p_values bytea[], p_removed text[],
+        OUT o_revision int8, OUT o_version int8, OUT o_epoch int8
     ) LANGUAGE plpgsql AS $$
     BEGIN
         UPDATE lazymig.actor SET
@@ -101,8 +108,10 @@ _COMMIT = """
         WHERE type = %(type)s AND id = %(id)s
         AND owner = %(node)s AND number = %(number)s AND revision = %(revision)s
         AND EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s)
+        AND COALESCE((SELECT epoch FROM lazymig.policy WHERE policy.type = %(type)s), 0) = %(epoch)s
         RETURNING revision INTO o_revision;
         IF NOT FOUND THEN
+            SELECT version, epoch INTO o_version, o_epoch FROM lazymig.policy WHERE type = %(type)s;
             RETURN;
         END IF;
         FOR n IN 1 .. cardinality(%(names)s) LOOP
@@ -119,14 +128,15 @@ _COMMIT_ENTRIES = """
     CREATE FUNCTION lazymig.commit_entries(
         p_type text, p_id text, p_node text, p_number int8, p_revision int8, p_keep boolean,
         p_version int8, p_lineage int8, p_written_by int8, p_migrated_at int8,
-        p_names text[], p_values bytea[], p_removed text[],
+        p_epoch int8, p_names text[], p_values bytea[], p_removed text[],
         p_tables text[], p_keys text[], p_data bytea[], p_lineages int8[],
-        p_gone_tables text[], p_gone_keys text[], p_converting int8, p_oldest int8, OUT o_revision int8
+        p_gone_tables text[], p_gone_keys text[], p_converting int8, p_oldest int8,
+        OUT o_revision int8, OUT o_version int8, OUT o_epoch int8
     ) LANGUAGE plpgsql AS $$
     BEGIN
-        o_revision := lazymig.commit(
-            %(type)s, %(id)s, %(node)s, %(number)s, %(revision)s, %(keep)s,
-            %(version)s, %(lineage)s, %(written_by)s, %(migrated_at)s, %(names)s, %(values)s, %(removed)s
+        SELECT * INTO o_revision, o_version, o_epoch FROM lazymig.commit(
+            %(type)s, %(id)s, %(node)s, %(number)s, %(revision)s, %(keep)s, %(version)s, %(lineage)s, %(written_by)s,
+            %(migrated_at)s, %(epoch)s, %(names)s, %(values)s, %(removed)s
         );
         IF o_revision IS NULL THEN
             RETURN;
@@ -146,19 +156,43 @@ _COMMIT_ENTRIES = """
     END $$
 """
 
-_ENTRIES = """
-    SELECT key, value, lineage, is_last FROM (
-        SELECT key, value, lineage,
-            sum(octet_length(value)) OVER (ORDER BY key ROWS UNBOUNDED PRECEDING) - octet_length(value) AS before,
-            row_number() OVER (ORDER BY key) AS position,
-            lead(key) OVER (ORDER BY key) IS NULL AS is_last
-        FROM (
-            SELECT key, value, lineage FROM lazymig.entry
-            WHERE type = %(type)s AND id = %(id)s AND name = %(name)s AND key >= %(start)s AND key < %(end)s
-            ORDER BY key LIMIT %(limit)s + 1
-        ) AS page
-    ) AS measured
-    WHERE before < %(max_bytes)s AND position <= %(limit)s ORDER BY key
+_COMMIT_BASE = """
+    CREATE FUNCTION lazymig.commit_base(
+        p_type text, p_id text, p_node text, p_number int8, p_revision int8, p_keep boolean,
+        p_version int8, p_lineage int8, p_written_by int8, p_migrated_at int8,
+        p_epoch int8, p_names text[], p_values bytea[], p_removed text[], p_has_entries boolean,
+        p_tables text[], p_keys text[], p_data bytea[], p_lineages int8[],
+        p_gone_tables text[], p_gone_keys text[], p_converting int8, p_oldest int8,
+        p_base_lineage int8, p_base_digest int8, p_is_current boolean,
+        p_kept text[], p_kept_values bytea[], p_dropped text[],
+        OUT o_revision int8, OUT o_version int8, OUT o_epoch int8
+    ) LANGUAGE plpgsql AS $$
+    BEGIN
+        IF %(has_entries)s THEN
+            SELECT * INTO o_revision, o_version, o_epoch FROM lazymig.commit_entries(
+                %(type)s, %(id)s, %(node)s, %(number)s, %(revision)s, %(keep)s, %(version)s, %(lineage)s,
+                %(written_by)s, %(migrated_at)s, %(epoch)s, %(names)s, %(values)s, %(removed)s, %(tables)s, %(keys)s,
+                %(data)s, %(lineages)s, %(gone_tables)s, %(gone_keys)s, %(converting)s, %(oldest)s
+            );
+        ELSE
+            SELECT * INTO o_revision, o_version, o_epoch FROM lazymig.commit(
+                %(type)s, %(id)s, %(node)s, %(number)s, %(revision)s, %(keep)s, %(version)s, %(lineage)s,
+                %(written_by)s, %(migrated_at)s, %(epoch)s, %(names)s, %(values)s, %(removed)s
+            );
+        END IF;
+        IF o_revision IS NULL THEN
+            RETURN;
+        END IF;
+        UPDATE lazymig.actor SET base_lineage = %(base_lineage)s, base_digest = %(base_digest)s, base_revision = CASE
+            WHEN %(base_lineage)s IS NULL THEN NULL WHEN %(is_current)s THEN revision ELSE COALESCE(base_revision, 0)
+        END
+        WHERE type = %(type)s AND id = %(id)s;
+        DELETE FROM lazymig.base WHERE type = %(type)s AND id = %(id)s
+        AND (%(base_lineage)s IS NULL OR name = ANY(%(dropped)s));
+        INSERT INTO lazymig.base (type, id, name, value)
+        SELECT %(type)s, %(id)s, put.name, put.value FROM unnest(%(kept)s, %(kept_values)s) AS put (name, value)
+        ON CONFLICT (type, id, name) DO UPDATE SET value = excluded.value;
+    END $$
 """
 
 _RELEASE = f"""
@@ -177,99 +211,14 @@ _RELEASE = f"""
                 DELETE FROM lazymig.actor
                 WHERE type = %(types)s[n] AND id = %(ids)s[n] AND revision = 0 AND owner IS NULL
                 AND NOT EXISTS (SELECT 1 FROM lazymig.state WHERE type = %(types)s[n] AND id = %(ids)s[n])
-                AND NOT EXISTS (SELECT 1 FROM lazymig.entry WHERE type = %(types)s[n] AND id = %(ids)s[n]);
+                AND NOT EXISTS (SELECT 1 FROM lazymig.entry WHERE type = %(types)s[n] AND id = %(ids)s[n])
+                AND NOT EXISTS (SELECT 1 FROM lazymig.base WHERE type = %(types)s[n] AND id = %(ids)s[n]);
             END IF;
         END LOOP;
     END $$
 """  # noqa: S608  (likewise)
 
-FUNCTIONS = tuple(re.sub(r"%\((\w+)\)s", r"p_\1", text) for text in (_CLAIM, _COMMIT, _COMMIT_ENTRIES, _RELEASE))
+FUNCTIONS = tuple(
+    re.sub(r"%\((\w+)\)s", r"p_\1", text) for text in (_CLAIM, _COMMIT, _COMMIT_ENTRIES, _COMMIT_BASE, _RELEASE)
+)
 """What lays them out, a statement each."""
-
-
-def dialect(schema: str) -> Dialect:
-    """Return how a schema is spoken to."""
-    statements = {name: in_schema(statement, schema) for name, statement in STATEMENTS.items()}
-    return Dialect(**statements, dealing=PostgresDealing(schema))
-
-
-class PostgresDealing:
-    """See `lazymig._sql_operations.Dealing`: each is one call of a function.
-
-    Args:
-        schema: Of the functions.
-    """
-
-    def __init__(self, schema: str) -> None:
-        self._claim = in_schema(
-            "SELECT * FROM lazymig.claim(%(type)s, %(id)s, %(node)s, %(number)s, %(now)s, %(dead)s)", schema
-        )
-        self._commit = in_schema(
-            "SELECT lazymig.commit(%(type)s, %(id)s, %(node)s, %(number)s, %(revision)s, %(keep)s, %(version)s, "
-            "%(lineage)s, %(written_by)s, %(migrated_at)s, %(names)s, %(values)b, %(removed)s)",
-            schema,
-        )
-        self._commit_entries = in_schema(
-            "SELECT lazymig.commit_entries(%(type)s, %(id)s, %(node)s, %(number)s, %(revision)s, %(keep)s, "
-            "%(version)s, %(lineage)s, %(written_by)s, %(migrated_at)s, %(names)s, %(values)b, %(removed)s, "
-            "%(tables)s, %(keys)s, %(data)b, %(lineages)s, %(gone_tables)s, %(gone_keys)s, %(converting)s, %(oldest)s)",
-            schema,
-        )
-        self._entries = in_schema(_ENTRIES, schema)
-        self._entries_backwards = in_schema(_ENTRIES.replace("ORDER BY key", "ORDER BY key DESC"), schema)
-        self._release = in_schema("SELECT lazymig.release(%(types)s, %(ids)s, %(nodes)s, %(numbers)s)", schema)
-
-    def claim(self, of: Mapping[str, Any]) -> Operation[Claimed | None]:
-        """See `Dealing.claim`."""
-        ((row,),) = yield whole((self._claim, of))
-        is_registered, owner, revision, lineage, written_by, migrated_at, converting, oldest, clock, names, values = row
-        if not is_registered:
-            return None
-        if revision is None:
-            return Claimed(owner)
-        states = [*zip(names or (), values or (), strict=True)]
-        return Claimed(owner, (revision, lineage, written_by, migrated_at, converting, oldest), states, clock)
-
-    def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[int | None]:
-        """See `Dealing.commit`."""
-        (((revision,),),) = yield whole((self._commit, {**of, **_columns(writes)}))
-        return None if revision is None else int(revision)
-
-    def commit_entries(
-        self, of: Mapping[str, Any], writes: Mapping[str, bytes | None], entries: Sequence[EntryRow]
-    ) -> Operation[int | None]:
-        """See `Dealing.commit_entries`."""
-        put = [row for row in entries if row[2] is not None]
-        gone = [row for row in entries if row[2] is None]
-        rows = {
-            **dict(zip(("tables", "keys", "data", "lineages"), _turned(put), strict=True)),
-            **dict(zip(("gone_tables", "gone_keys"), _turned(gone), strict=False)),
-        }
-        (((revision,),),) = yield whole((self._commit_entries, {**of, **_columns(writes), **rows}))
-        return None if revision is None else int(revision)
-
-    def entries(
-        self, of: Mapping[str, Any], limit: int, max_bytes: int, *, is_reverse: bool
-    ) -> Operation[tuple[Rows, bool]]:
-        """See `Dealing.entries`."""
-        statement = self._entries_backwards if is_reverse else self._entries
-        (rows,) = yield last((statement, {**of, "limit": limit, "max_bytes": max_bytes}))
-        return [row[:3] for row in rows], not rows or rows[-1][3]
-
-    def release(self, held: Sequence[Mapping[str, Any]]) -> Operation[None]:
-        """See `Dealing.release`."""
-        if not held:
-            return
-        columns = {f"{name}s": [lock[name] for lock in held] for name in ("type", "id", "node", "number")}
-        yield whole((self._release, columns))
-
-
-def _columns(writes: Mapping[str, bytes | None]) -> dict[str, list[Any]]:
-    kept = {name: data for name, data in writes.items() if data is not None}
-    removed = [name for name, data in writes.items() if data is None]
-    return {"names": [*kept], "values": [*kept.values()], "removed": removed}
-
-
-def _turned(rows: Sequence[EntryRow]) -> list[list[Any]]:
-    """Return rows as columns."""
-    return [*map(list, zip(*rows, strict=True))] or [[], [], [], []]

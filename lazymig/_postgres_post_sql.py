@@ -25,6 +25,7 @@ _IS_TAKEABLE = f"""
         AND EXISTS (
             SELECT 1 FROM lazymig.offer WHERE incarnation = %(node)s
             AND offer.type = call.type AND offer.action = call.action AND call.needs < below
+            AND supported >= COALESCE((SELECT version FROM lazymig.policy WHERE policy.type = call.type), 0)
         )
     )
 """  # noqa: S608  (likewise)

@@ -9,7 +9,12 @@ Rules:
    on. So heartbeats are unlogged: a crash empties their table (and a standby that takes over never had them), every
    node registers anew at its next beat, and drops what it had. Until all have, or their leases are over, nobody claims:
    who doesn't know of the crash yet may still read what it has in memory.
-5. No index on what a claim changes, and room in each page: then updates stay in it (HOT) and leave no garbage.
+5. No index on what each claim and commit changes (owner, number, revision), nor on a condition about it, and room in
+   each page: then updates stay in it (HOT) and leave no garbage. So `lineage` says of an actor, too, whether it was ever
+   stored: NULL until then, 0 without migration-info.
+6. Commits read the table of policies plainly, and hold its weakest lock until they have ended. Who changes a policy
+   takes the strongest: it waits for all of them, and those that wait behind it read it anew. Comparing alone is not
+   enough: a commit that waited for a row lock would compare what it had read before.
 """
 
 from __future__ import annotations
@@ -19,10 +24,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TABLES = ("actor", "call", "entry", "fleet", "heartbeat", "layout", "lineage", "node", "offer", "recovery", "state")
+TABLES = (
+    *("actor", "base", "call", "entry", "fleet", "heartbeat", "layout", "lineage", "node", "offer", "policy"),
+    *("recovery", "release", "state"),
+)
 """What a schema holds that is laid out."""
 
-PARTITIONED = ("actor", "entry", "state")
+PARTITIONED = ("actor", "base", "entry", "state")
 """What grows with the actors; each is one table, or as many partitions as were asked for when the layout was made."""
 
 _ROOM = "WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02)"
@@ -37,11 +45,21 @@ LAYOUTS = (
         version int8, lineage int8, written_by int8, migrated_at int8,
         owner text COLLATE "C", number int8 NOT NULL DEFAULT 0,
         converting int8 NOT NULL DEFAULT 0, oldest int8,
+        base_lineage int8, base_revision int8, base_digest int8,
         PRIMARY KEY (type, id)
     ) /* partitions */;
+    CREATE INDEX actor_lineage ON lazymig.actor (type, lineage);
+    CREATE INDEX actor_base ON lazymig.actor (type, base_lineage, lineage, written_by) WHERE base_lineage IS NOT NULL;
+    CREATE INDEX actor_oldest ON lazymig.actor (type, oldest) WHERE oldest IS NOT NULL;
+    CREATE INDEX actor_converting ON lazymig.actor (type, converting) WHERE converting <> 0;
     CREATE TABLE lazymig.state (
         type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL,
         value bytea NOT NULL,
+        PRIMARY KEY (type, id, name)
+    ) /* partitions */;
+    CREATE TABLE lazymig.base (
+        type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL,
+        value bytea,
         PRIMARY KEY (type, id, name)
     ) /* partitions */;
     CREATE TABLE lazymig.entry (
@@ -53,6 +71,12 @@ LAYOUTS = (
         id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, type text COLLATE "C" NOT NULL, applied text NOT NULL
     );
     CREATE UNIQUE INDEX lineage_by_set ON lazymig.lineage (type, md5(applied));
+    CREATE TABLE lazymig.policy (type text COLLATE "C" PRIMARY KEY, version int8, epoch int8 NOT NULL);
+    CREATE TABLE lazymig.release (
+        type text COLLATE "C" NOT NULL, applied text NOT NULL, checksums text NOT NULL, build text,
+        seen_at int8 NOT NULL
+    );
+    CREATE UNIQUE INDEX release_by_set ON lazymig.release (type, md5(applied));
     CREATE TABLE lazymig.node (
         incarnation text COLLATE "C" PRIMARY KEY, label text NOT NULL, build text, lease float8 NOT NULL,
         offers text NOT NULL, draining boolean NOT NULL DEFAULT false
@@ -64,7 +88,7 @@ LAYOUTS = (
     CREATE UNLOGGED TABLE lazymig.recovery (one boolean PRIMARY KEY DEFAULT true, until float8 NOT NULL);
     CREATE TABLE lazymig.offer (
         incarnation text COLLATE "C" NOT NULL, type text COLLATE "C" NOT NULL, action text COLLATE "C" NOT NULL,
-        below int8 NOT NULL,
+        below int8 NOT NULL, supported int8 NOT NULL,
         PRIMARY KEY (incarnation, type, action)
     );
     CREATE TABLE lazymig.fleet (changes int8 NOT NULL) {_ROOM};
@@ -156,14 +180,20 @@ LOCK_SOON = "SELECT set_config('lock_timeout', '200ms', true)"
 LOCK_NODES = "LOCK TABLE lazymig.node IN ACCESS EXCLUSIVE MODE"
 """Waits for every claim and commit under way, which have read the table; those that wait behind it read it anew."""
 
+LOCK_RULINGS = "LOCK TABLE lazymig.policy IN SHARE ROW EXCLUSIVE MODE"
+"""Lets one ruling at a time through, and holds no commit up."""
+
+LOCK_POLICIES = "LOCK TABLE lazymig.policy IN ACCESS EXCLUSIVE MODE"
+"""See rule 6."""
+
 STATEMENTS: Mapping[str, str] = {
     "add_node": """
         INSERT INTO lazymig.node (incarnation, label, build, lease, offers)
         VALUES (%(node)s, %(label)s, %(build)s, %(lease)s, %(offers)s)
     """,
     "add_offer": """
-        INSERT INTO lazymig.offer (incarnation, type, action, below)
-        VALUES (%(node)s, %(type)s, %(action)s, %(below)s)
+        INSERT INTO lazymig.offer (incarnation, type, action, below, supported)
+        VALUES (%(node)s, %(type)s, %(action)s, %(below)s, %(supported)s)
     """,
     "count_change": "UPDATE lazymig.fleet SET changes = changes + 1",
     "remove_node": "DELETE FROM lazymig.node WHERE incarnation = %(node)s RETURNING incarnation",
@@ -190,27 +220,6 @@ STATEMENTS: Mapping[str, str] = {
         VALUES (%(type)s, %(id)s, %(name)s, %(value)s::bytea)
         ON CONFLICT (type, id, name) DO UPDATE SET value = excluded.value
     """,
-    "read": """
-        SELECT revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-            lineage, written_by, migrated_at, converting, oldest, state.name, state.value
-        FROM lazymig.actor LEFT JOIN lazymig.node ON node.incarnation = actor.owner
-        LEFT JOIN lazymig.state ON state.type = actor.type AND state.id = actor.id
-        WHERE actor.type = %(type)s AND actor.id = %(id)s
-    """,
-    "scan": """
-        SELECT page.id, revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-            lineage, written_by, migrated_at, converting, oldest, state.name, state.value
-        FROM (
-            SELECT * FROM lazymig.actor WHERE type = %(type)s AND id > %(after)s AND (
-                revision <> 0 OR oldest IS NOT NULL
-                OR EXISTS (SELECT 1 FROM lazymig.state WHERE state.type = actor.type AND state.id = actor.id)
-            )
-            ORDER BY id LIMIT %(limit)s
-        ) AS page
-        LEFT JOIN lazymig.node ON node.incarnation = page.owner
-        LEFT JOIN lazymig.state ON state.type = page.type AND state.id = page.id
-        ORDER BY page.id
-    """,
     "count_entries": """
         SELECT count(*) FROM lazymig.entry
         WHERE type = %(type)s AND id = %(id)s AND name = %(name)s AND key >= %(start)s AND key < %(end)s
@@ -219,23 +228,26 @@ STATEMENTS: Mapping[str, str] = {
         SELECT name, lineage, count(*) FROM lazymig.entry WHERE type = %(type)s AND id = %(id)s
         GROUP BY name, lineage ORDER BY name, lineage
     """,
-    "census": "SELECT lineage, count(*) FROM lazymig.actor WHERE type = %(type)s AND revision <> 0 GROUP BY lineage",
+    "census": """
+        SELECT lineage, count(*) FROM lazymig.actor WHERE type = %(type)s AND lineage IS NOT NULL GROUP BY lineage
+    """,
     "types": """
         WITH RECURSIVE found (type) AS (
-            (SELECT type FROM lazymig.actor WHERE revision <> 0 ORDER BY type LIMIT 1)
+            (SELECT type FROM lazymig.actor WHERE lineage IS NOT NULL ORDER BY type LIMIT 1)
             UNION ALL
             SELECT (
-                SELECT type FROM lazymig.actor WHERE type > found.type AND revision <> 0 ORDER BY type LIMIT 1
+                SELECT type FROM lazymig.actor WHERE type > found.type AND lineage IS NOT NULL ORDER BY type LIMIT 1
             ) FROM found WHERE found.type IS NOT NULL
         )
         SELECT type FROM found WHERE type IS NOT NULL ORDER BY type
     """,
     "insert_actor": """
-        INSERT INTO lazymig.actor (type, id, revision)
-        SELECT %(type)s::text, %(id)s::text, 1
+        INSERT INTO lazymig.actor (type, id, revision, lineage, written_by)
+        SELECT %(type)s::text, %(id)s::text, 1, 0, 0
         WHERE NOT EXISTS (SELECT 1 FROM lazymig.state WHERE type = %(type)s AND id = %(id)s)
         AND NOT EXISTS (SELECT 1 FROM lazymig.entry WHERE type = %(type)s AND id = %(id)s)
-        ON CONFLICT (type, id) DO UPDATE SET revision = 1 WHERE actor.revision = 0
+        AND NOT EXISTS (SELECT 1 FROM lazymig.base WHERE type = %(type)s AND id = %(id)s)
+        ON CONFLICT (type, id) DO UPDATE SET revision = 1, lineage = 0, written_by = 0 WHERE actor.revision = 0
         RETURNING revision
     """,
     "find_lineage": """

@@ -6,7 +6,6 @@ that is no UTF-8 comes with its bytes as lone surrogates, so that it is refused 
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lazymig import _version
+from lazymig._bases import NO_POLICY, Base, Kept, WritePolicy
 from lazymig._fleet_records import NodeStatus, Offer
 from lazymig._records import MAX_ID_BYTES, MAX_NAME_BYTES, NO_MARKS, ActorKey, AppliedSet, Marks, check_text
+from lazymig._rulings import Release
 from lazymig.errors import CorruptStateError, InvalidKeyError, InvalidVersionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _FLOOR_MARK = "<="
 """Before the first version of a stored applied set: it counts as every version up to it."""
 
@@ -66,33 +68,50 @@ def is_incarnation(value: object) -> bool:
 
 def write_offer(offer: Offer) -> list[Any]:
     """Return what a node can do for a type, as JSON values."""
-    return [offer.type, _names(offer.registered), list(offer.actions)]
+    late = [str(_version.unpack(number)) for number in offer.late]
+    one_way = [[str(_version.unpack(number)), what] for number, what in offer.one_way]
+    return [offer.type, _names(offer.registered), list(offer.actions), late, one_way]
 
 
 def read_statuses(rows: Iterable[tuple[Any, ...]]) -> list[NodeStatus]:
     """Return the registered nodes in order. A row that can't be read is passed over, as in `read_nodes`."""
-    found = []
-    for node_id, label, build, age, lease, draining, active, offers in rows:
-        with suppress(CorruptStateError, ValueError, TypeError):
-            read = sorted((_read_offer(*offer) for offer in orjson.loads(offers)), key=lambda offer: offer.type)
-            is_alive = 0 <= age < lease
-            status = NodeStatus(
-                str(node_id),
-                str(label),
-                build,
-                float(age),
-                float(lease),
-                is_alive,
-                bool(draining),
-                int(active),
-                tuple(read),
-            )
-            found.append(status)
-    return sorted(found, key=lambda node: (node.label, node.node_id))
+    return read_fleet(rows)[0]
 
 
-def _read_offer(actor_type: Any, registered: Any, actions: Any) -> Offer:
-    return Offer(read_type(actor_type), read_set(None, orjson.dumps(registered)), tuple(map(str, actions)))
+def read_fleet(rows: Iterable[tuple[Any, ...]]) -> tuple[list[NodeStatus], list[str]]:
+    """Return the registered nodes in order, and the ids of those whose rows can't be read.
+
+    A row that names no node is passed over, see `read_nodes`.
+    """
+    found, unreadable = [], []
+    for node_id, *rest in rows:
+        if not is_incarnation(node_id):
+            continue
+        try:
+            found.append(_read_status(node_id, *rest))
+        except (CorruptStateError, InvalidVersionError, ValueError, TypeError):
+            unreadable.append(node_id)
+    return sorted(found, key=lambda node: (node.label, node.node_id)), sorted(unreadable)
+
+
+def _read_status(  # noqa: PLR0913  (a row)
+    node_id: str, label: Any, build: Any, age: Any, lease: Any, draining: Any, active: Any, offers: Any
+) -> NodeStatus:
+    read = sorted((_read_offer(*offer) for offer in orjson.loads(offers)), key=lambda offer: offer.type)
+    is_alive = 0 <= age < lease
+    return NodeStatus(
+        node_id, str(label), build, float(age), float(lease), is_alive, bool(draining), int(active), tuple(read)
+    )
+
+
+def _read_offer(actor_type: Any, registered: Any, actions: Any, late: Any, one_way: Any) -> Offer:  # noqa: PLR0913
+    return Offer(
+        read_type(actor_type),
+        read_set(None, orjson.dumps(registered)),
+        tuple(map(str, actions)),
+        tuple(_version.pack(_version.parse(version)) for version in late),
+        tuple((_version.pack(_version.parse(version)), str(what)) for version, what in one_way),
+    )
 
 
 def read_states(key: ActorKey, revision: int, rows: Iterable[tuple[Any, ...]]) -> dict[str, bytes]:
@@ -172,6 +191,47 @@ def read_marks(key: ActorKey, revision: int, converting: Any, oldest: Any) -> Ma
     return Marks(converting, oldest)
 
 
+def read_base(
+    key: ActorKey, revision: int, applied: AppliedSet | None, columns: Sequence[Any], rows: Iterable[tuple[Any, Any]]
+) -> Base | None:
+    """Return what newer software last stored of an actor; one that was never stored has none.
+
+    A claim says 0 of its revision if there is one, but the actor's row is lost.
+
+    Args:
+        key: The actor.
+        revision: The actor's.
+        applied: What is applied to it, None if the row names none.
+        columns: Its revision and its digest.
+        rows: Names and values.
+    """
+    of_base, digest = columns
+    if applied is None and of_base is None and digest is None:
+        return None
+    if applied is None or not revision:
+        raise CorruptStateError(key, "something is kept of newer software for it, but not of which")
+    if not isinstance(of_base, int) or not 0 <= of_base <= revision:
+        raise CorruptStateError(key, f"the revision of its base is {of_base!r}, its own is {revision}")
+    if not isinstance(digest, int):
+        raise CorruptStateError(key, f"the digest of its base is {digest!r}")
+    states = {}
+    for name, data in rows:
+        if not _is_name(name):
+            raise CorruptStateError(key, f"one of the states of its base has the name {name!r}")
+        states[name] = Kept(None if data is None else _read_bytes(key, f"base of state {name!r}", data))
+    return Base(applied, of_base, digest, states)
+
+
+def read_policy(key: ActorKey | None, actor_type: str, version: Any, epoch: Any) -> WritePolicy:
+    """Return a type's write policy; both are None without one."""
+    if version is None and epoch is None:
+        return NO_POLICY
+    is_version = version is None or (isinstance(version, int) and 0 <= version < 1 << 63)
+    if not is_version or not isinstance(epoch, int) or epoch < 1:
+        raise CorruptStateError(key, f"the write policy of {actor_type} is ({version!r}, epoch {epoch!r})")
+    return WritePolicy(version, epoch)
+
+
 def read_count(key: ActorKey, what: str, value: Any) -> int:
     """Return an actor's revision, or the number of its lock."""
     if not isinstance(value, int) or value < 0:
@@ -181,14 +241,44 @@ def read_count(key: ActorKey, what: str, value: Any) -> int:
 
 def read_time(key: ActorKey, microseconds: Any) -> datetime | None:
     """Return when an actor was last migrated."""
-    if microseconds is None:
-        return None
+    return None if microseconds is None else _read_moment(key, "its time of migration", microseconds)
+
+
+def _read_moment(key: ActorKey | None, what: str, microseconds: Any) -> datetime:
     try:
         if isinstance(microseconds, int):
             return EPOCH + timedelta(microseconds=microseconds)
     except OverflowError:
         pass
-    raise CorruptStateError(key, f"its time of migration is {microseconds!r}")
+    raise CorruptStateError(key, f"{what} is {microseconds!r}")
+
+
+def write_time(time: datetime) -> int:
+    """Return a moment as microseconds."""
+    return (time - EPOCH) // _MICROSECOND
+
+
+def write_release(release: Release) -> dict[str, Any]:
+    """Return the columns of a release: ``applied``, ``checksums``, ``build`` and ``seen_at``."""
+    sums = {str(_version.unpack(version)): checksum for version, checksum in sorted(release.checksums.items())}
+    return {
+        "applied": write_set(release.applied),
+        "checksums": orjson.dumps(sums).decode(),
+        "build": release.build,
+        "seen_at": write_time(release.seen_at),
+    }
+
+
+def read_release(actor_type: str, applied: Any, checksums: Any, build: Any, seen_at: Any) -> Release:
+    """Return a release that `write_release` wrote."""
+    what = f"a release of {actor_type}"
+    try:
+        sums = {_version.pack(_version.parse(name)): checksum for name, checksum in orjson.loads(checksums).items()}
+        if not {*map(type, sums.values())} <= {int} or not isinstance(build, str | None):
+            raise TypeError("a checksum is no integer, or the build no text")
+    except (ValueError, TypeError, AttributeError, InvalidVersionError) as error:
+        raise CorruptStateError(None, f"{what} is unreadable ({error})") from error
+    return Release(read_set(None, applied), sums, build, _read_moment(None, f"when {what} was seen", seen_at))
 
 
 def write_set(applied: AppliedSet) -> str:

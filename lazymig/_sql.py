@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,24 +17,22 @@ import orjson
 from lazymig import _rows
 from lazymig._entries import END, Count, Page
 from lazymig._records import AppliedSet, Claim, Held, StoredActor
-from lazymig._sql_lineage import Lineage
-from lazymig._sql_operations import BRIEF_BYTES, last, trip
+from lazymig._sql_lineage import UNSTAMPED, Lineage
+from lazymig._sql_operations import BRIEF_BYTES, NO_BASE_ROWS, BaseRows, last, trip
+from lazymig._sql_rulings import SqlRulings
 from lazymig.errors import CorruptStateError, LeaseLostError
 
 if TYPE_CHECKING:
+    from lazymig._bases import BaseWrite, WritePolicy
     from lazymig._entries import Range
     from lazymig._fleet_records import NodeStatus
     from lazymig._records import ActorKey, Commit, Fence, NodeRecord
-    from lazymig._sql_operations import Connection, Dialect, EntryRow, Operation, Rows, Statement
+    from lazymig._rulings import Ruling
+    from lazymig._sql_operations import Connection, Dialect, EntryRow, Found, Operation, Rows, Statement
+    from lazymig._sql_rulings import RulingDialect
     from lazymig.store import Post, Pulse
 
 T = TypeVar("T")
-
-_STATE = 8
-"""Where a state's name and value begin in a row that was read: after revision, owner, number, three of the stamp, and
-two marks."""
-
-_NO_STATE = (None, None)
 
 BRIEF_STATES = 20
 """Up to how many states a commit that counts as brief stores."""
@@ -46,6 +43,7 @@ class SqlStore:
 
     Args:
         dialect: The statements.
+        rulings: Those of rulings.
         connection: Drives them.
         post: Of the same database.
 
@@ -53,8 +51,9 @@ class SqlStore:
         post: See `Store.post`.
     """
 
-    def __init__(self, dialect: Dialect, connection: Connection, post: Post) -> None:
+    def __init__(self, dialect: Dialect, rulings: RulingDialect, connection: Connection, post: Post) -> None:
         self._sql = dialect
+        self._rulings = SqlRulings(rulings, connection.now)
         self._connection = connection
         self.post = post
         self._sets: dict[int, AppliedSet] = {}
@@ -65,13 +64,17 @@ class SqlStore:
         """Its URL."""
         return self._connection.name
 
-    async def register(self, node: NodeRecord, *, replaces: str | None = None) -> None:
+    async def register(
+        self, node: NodeRecord, *, replaces: str | None = None, ruling: Callable[[], Ruling] | None = None
+    ) -> Any:
         """See `Store.register`. Nodes that are gone for certain are removed on the way."""
         self._connection.enter(node.node_id)
         try:
             nodes = await self._connection.run(self._nodes, writes=False)
             gone = [other for other in nodes if other == replaces or self._connection.is_dead(other)]
-            await self._connection.run(partial(self._register, node, gone), durable=self._connection.is_outlived)
+            register = partial(self._register, node, gone, ruling)
+            is_durable = ruling is not None or self._connection.is_outlived
+            answer = await self._connection.exclude(register, durable=is_durable)
         except BaseException:
             self._connection.leave(node.node_id)
             raise
@@ -79,6 +82,12 @@ class SqlStore:
             self._connection.leave(other)
         if replaces is not None:  # somebody may have forgotten it already
             self._connection.leave(replaces)
+        return answer
+
+    async def rule(self, ruling: Callable[[], Ruling], *, is_change: bool = False) -> Any:
+        """See `Store.rule`."""
+        rule = partial(self._rule, ruling, is_change=is_change)
+        return await self._connection.exclude(rule, writes=is_change, durable=is_change)
 
     async def unregister(self, node_id: str) -> None:
         """See `Store.unregister`."""
@@ -119,9 +128,11 @@ class SqlStore:
             raise
         return found
 
-    async def commit(self, commit: Commit) -> int:
+    async def commit(self, commit: Commit) -> int | WritePolicy:
         """See `Store.commit`."""
         sizes = [BRIEF_BYTES + 1 if data is None else len(data) for data in commit.writes.values()]  # removed: unknown
+        if commit.base is not None:
+            sizes += _sizes(commit.base)
         is_brief = len(sizes) <= BRIEF_STATES and sum(sizes) <= BRIEF_BYTES and not commit.entries
         return await self._learning(partial(self._commit, commit), durable=True, brief=is_brief)
 
@@ -156,6 +167,16 @@ class SqlStore:
         """See `Store.census`."""
         return await self._learning(partial(self._census, actor_type), writes=False)
 
+    async def stragglers(
+        self, actor_type: str, sets: frozenset[AppliedSet | None], *, after: str = "", limit: int = 500
+    ) -> Sequence[str]:
+        """See `Store.stragglers`."""
+        return await self._learning(partial(self._stragglers, actor_type, sets, after, limit), writes=False)
+
+    async def entry_census(self, actor_type: str) -> Mapping[AppliedSet, int]:
+        """See `Store.entry_census`."""
+        return await self._connection.run(partial(self._rulings.entry_census, actor_type), writes=False)
+
     async def types(self) -> Sequence[str]:
         """See `Store.types`."""
         rows = await self._connection.run(partial(_select, self._sql.types, {}), writes=False)
@@ -189,23 +210,41 @@ class SqlStore:
         (rows,) = yield last((self._sql.nodes, {}))
         return _rows.read_nodes(rows)
 
-    def _register(self, node: NodeRecord, gone: Sequence[str]) -> Operation[None]:
+    def _rule(self, ruling: Callable[[], Ruling], *, is_change: bool) -> Operation[Any]:
+        ruled = yield from self._rulings.decide(ruling())
+        if is_change:
+            yield from self._rulings.note(ruled)
+        return ruled.answer
+
+    def _register(self, node: NodeRecord, gone: Sequence[str], ruling: Callable[[], Ruling] | None) -> Operation[Any]:
+        removals = [statement for other in gone for statement in self._removal(other)]
+        if ruling is None:
+            yield last(*removals, *self._addition(node))
+            return None
+        if removals:
+            yield trip(*removals)
+        ruled = yield from self._rulings.decide(ruling())
+        yield trip(*self._addition(node))
+        yield from self._rulings.note(ruled)
+        return ruled.answer
+
+    def _addition(self, node: NodeRecord) -> Sequence[Statement]:
         lease = {"node": node.node_id, "at": self._connection.now(), "lease": node.lease_seconds}
         offers = orjson.dumps([_rows.write_offer(offer) for offer in node.offers]).decode()
         described = {"label": node.label, "build": node.build, "offers": offers}
         noted = [(self._sql.note_recovery, {"now": self._connection.now()})] if self._sql.note_recovery else []
-        yield last(
-            *(statement for other in gone for statement in self._removal(other)),
+        offered = [
+            {"type": offer.type, "action": name, "below": offer.below, "supported": offer.registered.highest}
+            for offer in node.offers
+            for name in offer.actions
+        ]
+        return [
             *noted,
             (self._sql.add_node, lease | described),
             (self._sql.add_heartbeat, lease),
-            *(
-                (self._sql.add_offer, {"node": node.node_id, "type": offer.type, "action": name, "below": offer.below})
-                for offer in node.offers
-                for name in offer.actions
-            ),
+            *((self._sql.add_offer, {"node": node.node_id, **offer}) for offer in offered),
             (self._sql.count_change, {}),
-        )
+        ]
 
     def _remove_node(self, node_id: str) -> Operation[bool]:
         rows, *_ = yield last(*self._removal(node_id), (self._sql.count_change, {}))
@@ -228,25 +267,30 @@ class SqlStore:
         found = yield from self._sql.dealing.claim(of)
         if found is None:
             raise LeaseLostError(key)
-        if found.actor is None:
+        if found.found is None:
             return None if found.owner is None else Held(_rows.read_holder(key, found.owner))
-        revision, *rest = found.actor
-        actor = yield from self._actor(key, (revision, fence.node, fence.number, *rest), found.states, lineage)
+        actor = yield from self._actor(key, found.found, lineage)
         now = datetime.now(UTC) if found.clock is None else _rows.EPOCH + timedelta(microseconds=found.clock)
-        return Claim(fence, actor, now)
+        return Claim(fence, actor, now, _rows.read_policy(key, key.type, *found.policy))
 
-    def _commit(self, commit: Commit, lineage: Lineage) -> Operation[int]:
+    def _commit(self, commit: Commit, lineage: Lineage) -> Operation[int | WritePolicy]:
         stamp = yield from lineage.columns(commit.key.type, commit.stamp)
         of = {**_held(commit.key, commit.fence), **stamp, "revision": commit.revision, "keep": not commit.release}
-        if commit.marks is None:
-            revision = yield from self._sql.dealing.commit(of, commit.writes)
-        else:
+        of["epoch"] = commit.epoch
+        entries = None
+        if commit.marks is not None:
             of |= {"converting": commit.marks.converting, "oldest": commit.marks.oldest}
             entries = yield from self._entry_rows(commit, lineage)
-            revision = yield from self._sql.dealing.commit_entries(of, commit.writes, entries)
-        if revision is None:
+        if commit.base is not None:
+            base = yield from _base_rows(commit.key.type, commit.base, lineage)
+            done = yield from self._sql.dealing.commit_base(of, commit.writes, entries, base)
+        elif entries is None:
+            done = yield from self._sql.dealing.commit(of, commit.writes)
+        else:
+            done = yield from self._sql.dealing.commit_entries(of, commit.writes, entries)
+        if done is None:
             raise LeaseLostError(commit.key)
-        return revision
+        return done if isinstance(done, int) else _rows.read_policy(commit.key, commit.key.type, *done)
 
     def _entry_rows(self, commit: Commit, lineage: Lineage) -> Operation[list[EntryRow]]:
         """Return what a commit stores of entries, in order of their keys."""
@@ -288,39 +332,43 @@ class SqlStore:
         yield from self._sql.dealing.release([_held(key, fence) for key, fence in ordered])
 
     def _read(self, key: ActorKey, lineage: Lineage) -> Operation[StoredActor | None]:
-        (rows,) = yield last((self._sql.read, {"type": key.type, "id": key.id}))
-        if not rows:
+        found = yield from self._sql.dealing.read({"type": key.type, "id": key.id})
+        if found is None:
             return None
-        states = [row[_STATE:] for row in rows if row[_STATE:] != _NO_STATE]
-        found = yield from self._actor(key, rows[0][:_STATE], states, lineage)
-        return found if found.revision else None
+        actor = yield from self._actor(key, found, lineage)
+        return actor if actor.revision else None
 
-    def _actor(self, key: ActorKey, row: tuple[Any, ...], states: Rows, lineage: Lineage) -> Operation[StoredActor]:
-        revision, owner, number, applied, writer, migrated_at, converting, oldest = row
+    def _actor(self, key: ActorKey, found: Found, lineage: Lineage) -> Operation[StoredActor]:
+        revision, owner, number, applied, writer, migrated_at, converting, oldest, base_applied, *of_base = found.actor
         revision = _rows.read_count(key, "revision", revision)
         number = _rows.read_count(key, "lock's number", number)
         read = yield from lineage.stamp(key, applied, writer, migrated_at)
         marks = _rows.read_marks(key, revision, converting, oldest)
-        of_actor = _rows.read_states(key, revision, states)
-        return StoredActor(key, revision, read, of_actor, _rows.read_owner(key, owner), number, marks)
+        states = _rows.read_states(key, revision, found.states)
+        based = None if base_applied is None else (yield from lineage.get(key, base_applied))
+        base = _rows.read_base(key, revision, based, of_base, found.kept)
+        return StoredActor(key, revision, read, states, _rows.read_owner(key, owner), number, marks, base)
 
     def _scan(self, actor_type: str, after: str, limit: int, lineage: Lineage) -> Operation[list[StoredActor]]:
-        (rows,) = yield last((self._sql.scan, {"type": actor_type, "after": after, "limit": limit}))
-        found = []
-        for actor_id, of_actor in groupby(rows, key=itemgetter(0)):
-            key = _rows.read_key(actor_type, actor_id)
-            columns = [row[1:] for row in of_actor]
-            states = [row[_STATE:] for row in columns if row[_STATE:] != _NO_STATE]
-            found.append((yield from self._actor(key, columns[0][:_STATE], states, lineage)))
-        return found
+        rows = yield from self._sql.dealing.scan({"type": actor_type, "after": after, "limit": limit})
+        actors = []
+        for actor_id, found in rows:
+            actors.append((yield from self._actor(_rows.read_key(actor_type, actor_id), found, lineage)))
+        return actors
 
     def _census(self, actor_type: str, lineage: Lineage) -> Operation[dict[AppliedSet | None, int]]:
         (rows,) = yield last((self._sql.census, {"type": actor_type}))
         counts: dict[AppliedSet | None, int] = {}
         for number, count in rows:
-            applied = None if number is None else (yield from lineage.get(None, number))
+            applied = None if number == UNSTAMPED else (yield from lineage.get(None, number))
             counts[applied] = counts.get(applied, 0) + count
         return counts
+
+    def _stragglers(
+        self, actor_type: str, sets: frozenset[AppliedSet | None], after: str, limit: int, lineage: Lineage
+    ) -> Operation[list[str]]:
+        numbers = yield from lineage.find(actor_type, sets)
+        return (yield from self._rulings.stragglers(actor_type, numbers, after, limit))
 
     def _insert(self, actor_type: str, state: str, rows: Sequence[tuple[str, bytes]]) -> Operation[frozenset[str]]:
         ordered = sorted(rows)
@@ -333,6 +381,23 @@ class SqlStore:
 
 def _held(key: ActorKey, fence: Fence) -> dict[str, Any]:
     return {"type": key.type, "id": key.id, "node": fence.node, "number": fence.number}
+
+
+def _sizes(base: BaseWrite) -> list[int]:
+    """Return how many bytes are stored of each state of a base; of what is removed it isn't known."""
+    if base.applied is None:
+        return [BRIEF_BYTES + 1]
+    return [BRIEF_BYTES + 1 if kept is None else len(kept.data or b"") for kept in base.states.values()]
+
+
+def _base_rows(actor_type: str, base: BaseWrite, lineage: Lineage) -> Operation[BaseRows]:
+    if base.applied is None:
+        return NO_BASE_ROWS
+    number = yield from lineage.id(actor_type, base.applied)
+    columns = {"base_lineage": number, "base_digest": base.digest, "is_current": base.is_current}
+    ordered = sorted(base.states.items())
+    kept = {name: value.data for name, value in ordered if value is not None}
+    return BaseRows(columns, kept, [name for name, value in ordered if value is None])
 
 
 def _applied_to(what: str, key: ActorKey, number: Any, lineage: Lineage) -> Operation[AppliedSet]:

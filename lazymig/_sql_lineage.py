@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from lazymig import _rows
@@ -11,10 +10,16 @@ from lazymig._sql_operations import last, trip
 from lazymig.errors import CorruptStateError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from lazymig._records import ActorKey
     from lazymig._sql_operations import Dialect, Operation
 
-_MICROSECOND = timedelta(microseconds=1)
+UNSTAMPED = 0
+"""Names, in an actor's row, the set of one that is stored without migration-info; one that was never stored has NULL:
+so actors are counted by an index alone."""
+
+NONE = (None, UNSTAMPED)
 
 
 class Lineage:
@@ -61,16 +66,30 @@ class Lineage:
         self._learned_ids[known] = number
         return number
 
+    def find(self, actor_type: str, sets: Collection[AppliedSet | None]) -> Operation[list[int]]:
+        """Return the names of sets, in order; those that have none are no actor's."""
+        known = {applied: self._ids.get((actor_type, applied)) for applied in sets if applied is not None}
+        asked = [applied for applied, number in known.items() if number is None]
+        if asked:
+            named = [{"type": actor_type, "applied": _rows.write_set(applied)} for applied in asked]
+            answers = yield trip(*((self._sql.find_lineage, of) for of in named))
+            for applied, rows in zip(asked, answers, strict=True):
+                for (number,) in rows:
+                    known[applied] = number
+                    self._learned[number] = (actor_type, applied)
+        found = [number for number in known.values() if number is not None]
+        return sorted([*found, UNSTAMPED] if None in sets else found)
+
     def stamp(self, key: ActorKey, applied: object, writer: object, migrated_at: object) -> Operation[Stamp | None]:
-        if applied is None and writer is None and migrated_at is None:
+        if applied == writer and applied in NONE and migrated_at is None:
             return None
         read = yield from self.get(key, applied)
         return Stamp(read, (yield from self.get(key, writer)), _rows.read_time(key, migrated_at))
 
     def columns(self, actor_type: str, stamp: Stamp | None) -> Operation[dict[str, int | None]]:
         if stamp is None:
-            return {"version": None, "lineage": None, "written_by": None, "migrated_at": None}
-        time = None if stamp.migrated_at is None else (stamp.migrated_at - _rows.EPOCH) // _MICROSECOND
+            return {"version": None, "lineage": UNSTAMPED, "written_by": UNSTAMPED, "migrated_at": None}
+        time = None if stamp.migrated_at is None else _rows.write_time(stamp.migrated_at)
         return {
             "version": stamp.applied.highest,
             "lineage": (yield from self.id(actor_type, stamp.applied)),

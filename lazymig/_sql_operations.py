@@ -71,20 +71,68 @@ Operation = Generator[Batch, list[Rows], T]
 EntryRow = tuple[str, str, bytes | None, int | None]
 
 
+class Found(NamedTuple):
+    """An actor as its rows say it.
+
+    Attributes:
+        actor: Revision, owner and number of its lock; lineage, writer and time of migration; marks; lineage, revision
+            and digest of its base.
+        states: Names and values.
+        kept: Names and values of its base.
+    """
+
+    actor: Sequence[Any]
+    states: Rows
+    kept: Rows = []  # noqa: RUF012  (never changed)
+
+
 class Claimed(NamedTuple):
     """What a claim found.
 
     Attributes:
         owner: Who has the actor's lock; None if it was given up meanwhile.
-        actor: Revision, lineage, writer, time of migration and marks as stored, if the lock was got; else None.
-        states: Names and values.
+        found: The actor, if the lock was got; else None.
+        policy: Version and epoch of its type's write policy, each None without one.
         clock: The engine's wall clock in microseconds, None if it has none.
     """
 
     owner: Any
-    actor: Sequence[Any] | None = None
-    states: Rows = []  # noqa: RUF012  (never changed)
+    found: Found | None = None
+    policy: tuple[Any, Any] = (None, None)
     clock: int | None = None
+
+
+class OtherEpoch(NamedTuple):
+    """Why a commit stored nothing: its type's write policy is another one, or there is none.
+
+    Attributes:
+        version: Of the policy, None without one.
+        epoch: Likewise.
+    """
+
+    version: Any
+    epoch: Any
+
+
+Committed = int | OtherEpoch | None
+"""The new revision; or the write policy; or None if the fence or the revision is not valid."""
+
+
+class BaseRows(NamedTuple):
+    """What a commit stores of a base.
+
+    Attributes:
+        columns: ``base_lineage`` and ``base_digest`` afterwards, and ``is_current``; see `BaseWrite`.
+        kept: Name to what is kept, None for none, in order.
+        dropped: Names of which nothing is kept any more, in order.
+    """
+
+    columns: Mapping[str, Any]
+    kept: Mapping[str, bytes | None]
+    dropped: Sequence[str]
+
+
+NO_BASE_ROWS = BaseRows({"base_lineage": None, "base_digest": None, "is_current": False}, {}, ())
 
 
 class Dealing(Protocol):
@@ -101,24 +149,46 @@ class Dealing(Protocol):
         """
         ...
 
-    def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[int | None]:
-        """Store stamp and states, and return the new revision; None if the fence or the ``revision`` is not valid.
+    def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[Committed]:
+        """Store stamp and states, unless fence, revision or epoch are not right.
 
         Args:
-            of: Actor, fence and stamp; ``revision`` before; ``keep``, whether the lock is kept.
+            of: Actor, fence and stamp; ``revision`` before; ``epoch``; ``keep``, whether the lock is kept.
             writes: Name to value; None removes the state.
         """
         ...
 
     def commit_entries(
         self, of: Mapping[str, Any], writes: Mapping[str, bytes | None], entries: Sequence[EntryRow]
-    ) -> Operation[int | None]:
+    ) -> Operation[Committed]:
         """Do as `commit`, and store entries and marks with it.
 
         Args:
             of: As there; ``converting`` and ``oldest`` afterwards, the latter if an entry is left.
             writes: As there.
             entries: Table, key, and value and lineage, or None and None to remove it; no key of a table twice.
+        """
+        ...
+
+    def commit_base(
+        self,
+        of: Mapping[str, Any],
+        writes: Mapping[str, bytes | None],
+        entries: Sequence[EntryRow] | None,
+        base: BaseRows,
+    ) -> Operation[Committed]:
+        """Do as `commit`, or as `commit_entries` unless ``entries`` is None, and store a base with it."""
+        ...
+
+    def read(self, of: Mapping[str, Any]) -> Operation[Found | None]:
+        """Read an actor beside its lock, from one snapshot; None if it has no row."""
+        ...
+
+    def scan(self, of: Mapping[str, Any]) -> Operation[list[tuple[Any, Found]]]:
+        """Read the ids and the actors of a ``type`` that are stored, or have something stored.
+
+        Args:
+            of: ``after`` which id; ``limit``, how many.
         """
         ...
 
@@ -164,8 +234,6 @@ class Dialect:
     remove_heartbeat: str
     nodes: str
     put_state: str
-    read: str
-    scan: str
     count_entries: str
     tables: str
     census: str
@@ -208,6 +276,10 @@ class Connection(Protocol):
 
     async def look(self, operation: Callable[[], Operation[T]]) -> T:
         """Drive one operation that only reads, beside those under way; not counted as a trip."""
+        ...
+
+    async def exclude(self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False) -> T:
+        """Drive one operation while no other one is driven by this; see `run`."""
         ...
 
     async def forget(self, operation: Callable[[], Operation[T]]) -> T:

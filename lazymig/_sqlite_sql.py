@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from lazymig._sql_operations import BRIEF_BYTES, Batch, Claimed, Dialect, last, trip
-from lazymig._sql_post import PostDialect
+from lazymig._rows import read_key
+from lazymig._sql_operations import BRIEF_BYTES, Batch, Claimed, Dialect, Found, OtherEpoch, last, trip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lazymig._sql_operations import EntryRow, Operation, Rows
+    from lazymig._sql_operations import BaseRows, Committed, EntryRow, Operation, Rows
 
 APPLICATION_ID = 0x6C7A6D67
 """Marks a file as lazymig's ("lzmg"), so that another program's database is never taken for one."""
@@ -24,11 +25,21 @@ LAYOUTS = (
         version INTEGER, lineage INTEGER, written_by INTEGER, migrated_at INTEGER,
         owner TEXT, number INTEGER NOT NULL DEFAULT 0,
         converting INTEGER NOT NULL DEFAULT 0, oldest INTEGER,
+        base_lineage INTEGER, base_revision INTEGER, base_digest INTEGER,
         PRIMARY KEY (type, id)
     ) WITHOUT ROWID;
+    CREATE INDEX actor_lineage ON actor (type, lineage);
+    CREATE INDEX actor_base ON actor (type, base_lineage, lineage, written_by) WHERE base_lineage IS NOT NULL;
+    CREATE INDEX actor_oldest ON actor (type, oldest) WHERE oldest IS NOT NULL;
+    CREATE INDEX actor_converting ON actor (type, converting) WHERE converting <> 0;
     CREATE TABLE state (
         type TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL,
         value BLOB NOT NULL,
+        PRIMARY KEY (type, id, name)
+    );
+    CREATE TABLE base (
+        type TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL,
+        value BLOB,
         PRIMARY KEY (type, id, name)
     );
     CREATE TABLE entry (
@@ -40,6 +51,11 @@ LAYOUTS = (
         id INTEGER PRIMARY KEY, type TEXT NOT NULL, applied TEXT NOT NULL,
         UNIQUE (type, applied)
     );
+    CREATE TABLE policy (type TEXT PRIMARY KEY, version INTEGER, epoch INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE release (
+        type TEXT NOT NULL, applied TEXT NOT NULL, checksums TEXT NOT NULL, build TEXT, seen_at INTEGER NOT NULL,
+        PRIMARY KEY (type, applied)
+    ) WITHOUT ROWID;
     CREATE TABLE node (
         incarnation TEXT PRIMARY KEY, label TEXT NOT NULL, build TEXT,
         offers TEXT NOT NULL, draining INTEGER NOT NULL DEFAULT 0
@@ -49,6 +65,7 @@ LAYOUTS = (
     ) WITHOUT ROWID;
     CREATE TABLE offer (
         incarnation TEXT NOT NULL, type TEXT NOT NULL, action TEXT NOT NULL, below INTEGER NOT NULL,
+        supported INTEGER NOT NULL,
         PRIMARY KEY (incarnation, type, action)
     ) WITHOUT ROWID;
     CREATE TABLE fleet (changes INTEGER NOT NULL);
@@ -67,31 +84,11 @@ LAYOUTS = (
 )
 """The layout's versions: script N brings a file from version N to N + 1."""
 
-_ALIVE = "SELECT incarnation FROM heartbeat WHERE at <= :now AND :now < at + lease"
+ALIVE = "SELECT incarnation FROM heartbeat WHERE at <= :now AND :now < at + lease"
 
 _IS_ALIVE = """EXISTS (
     SELECT 1 FROM heartbeat WHERE incarnation = actor.owner AND at <= :now AND :now < at + lease
 )"""
-
-# A call from before a reboot, when the clock began anew, lies in the future and is not taken.
-_TAKEABLE = f"""
-    SELECT number FROM call
-    WHERE status = 0 AND action <> '' AND since <= :now AND :now < until AND (chain <> '[]' OR NOT :nested)
-    AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node) AND (
-        target = :node
-        OR (target IS NULL OR target_until <= :now OR target NOT IN ({_ALIVE}))
-        AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node AND NOT draining)
-        AND EXISTS (
-            SELECT 1 FROM offer
-            WHERE incarnation = :node AND offer.type = call.type AND offer.action = call.action AND call.needs < below
-        )
-    )
-    ORDER BY number LIMIT :limit
-"""  # noqa: S608  (a constant is put in, no value)
-
-_CALL = "number, id, type, actor, action, arguments, sender, chain, traceparent, needs, target, takes"
-
-_STATE = f"status, result, taker, COALESCE(taker, '') IN ({_ALIVE}), needs, target"
 
 _CLAIM = f"""
     INSERT INTO actor (type, id, revision, owner, number)
@@ -101,7 +98,14 @@ _CLAIM = f"""
     RETURNING revision, lineage, written_by, migrated_at, converting, CASE WHEN revision = 0 AND EXISTS (
             SELECT 1 FROM entry WHERE type = :type AND id = :id
         ) THEN 0 ELSE oldest END,
-        (SELECT sum(length(value)) FROM state WHERE type = :type AND id = :id)
+        base_lineage, CASE WHEN revision = 0 AND EXISTS (
+            SELECT 1 FROM base WHERE type = :type AND id = :id
+        ) THEN 0 ELSE base_revision END, base_digest,
+        (SELECT version FROM policy WHERE type = :type), (SELECT epoch FROM policy WHERE type = :type),
+        COALESCE((SELECT sum(length(value)) FROM state WHERE type = :type AND id = :id), 0) + CASE
+            WHEN base_lineage IS NULL THEN 0
+            ELSE COALESCE((SELECT sum(length(value)) FROM base WHERE type = :type AND id = :id), 0)
+        END
 """  # noqa: S608  (a constant is put in, no value)
 
 _HOLDER = """
@@ -111,6 +115,38 @@ _HOLDER = """
 
 _STATES = "SELECT name, value FROM state WHERE type = :type AND id = :id"
 
+_KEPT = "SELECT name, value FROM base WHERE type = :type AND id = :id"
+
+_READ = """
+    SELECT revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
+        lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest,
+        state.name, state.value
+    FROM actor LEFT JOIN node ON node.incarnation = actor.owner
+    LEFT JOIN state ON state.type = actor.type AND state.id = actor.id
+    WHERE actor.type = :type AND actor.id = :id
+"""
+
+_SCAN = """
+    SELECT page.id, revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
+        lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest,
+        state.name, state.value
+    FROM (
+        SELECT * FROM actor WHERE type = :type AND id > :after AND (
+            revision <> 0 OR oldest IS NOT NULL OR base_lineage IS NOT NULL
+            OR EXISTS (SELECT 1 FROM state WHERE state.type = actor.type AND state.id = actor.id)
+        )
+        ORDER BY id LIMIT :limit
+    ) AS page
+    LEFT JOIN node ON node.incarnation = page.owner
+    LEFT JOIN state ON state.type = page.type AND state.id = page.id
+    ORDER BY page.id
+"""
+
+_BASE_AT, _STATE_AT = 8, 11
+"""Where the base's lineage is in what `_READ` returns, and where a state's name and value begin."""
+
+_NO_STATE = (None, None)
+
 _COMMIT = """
     UPDATE actor SET
         revision = revision + 1,
@@ -118,8 +154,16 @@ _COMMIT = """
         owner = CASE WHEN :keep THEN owner END, number = CASE WHEN :keep THEN number ELSE 0 END
     WHERE type = :type AND id = :id AND owner = :node AND number = :number AND revision = :revision
     AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
+    AND COALESCE((SELECT epoch FROM policy WHERE type = :type), 0) = :epoch
     RETURNING revision
 """
+
+_COMMIT_AS_BEFORE = _COMMIT.replace("version = :version, lineage = :lineage, written_by = :written_by,", "").replace(
+    "RETURNING", "AND lineage = :lineage AND written_by = :written_by RETURNING"
+)
+"""Where the stamp's sets stay: naming a column in SET costs an entry of each index that has it, changed or not."""
+
+POLICY = "SELECT version, epoch FROM policy WHERE type = :type"
 
 _PUT_STATE = """
     INSERT INTO state (type, id, name, value) VALUES (:type, :id, :name, :value)
@@ -151,6 +195,22 @@ _MARK = """
     WHERE type = :type AND id = :id
 """
 
+_SET_BASE = """
+    UPDATE actor SET base_lineage = :base_lineage, base_digest = :base_digest, base_revision = CASE
+        WHEN :base_lineage IS NULL THEN NULL WHEN :is_current THEN revision ELSE COALESCE(base_revision, 0)
+    END
+    WHERE type = :type AND id = :id
+"""
+
+_KEEP = """
+    INSERT INTO base (type, id, name, value) VALUES (:type, :id, :name, :value)
+    ON CONFLICT (type, id, name) DO UPDATE SET value = excluded.value
+"""
+
+_DROP = "DELETE FROM base WHERE type = :type AND id = :id AND name = :name"
+
+_DROP_ALL = "DELETE FROM base WHERE type = :type AND id = :id"
+
 _ENTRIES = """
     SELECT key, value, lineage FROM entry
     WHERE type = :type AND id = :id AND name = :name AND key >= :start AND key < :end
@@ -170,6 +230,7 @@ _FORGET_UNSTORED = """
     DELETE FROM actor WHERE type = :type AND id = :id AND revision = 0 AND owner IS NULL
     AND NOT EXISTS (SELECT 1 FROM state WHERE type = :type AND id = :id)
     AND NOT EXISTS (SELECT 1 FROM entry WHERE type = :type AND id = :id)
+    AND NOT EXISTS (SELECT 1 FROM base WHERE type = :type AND id = :id)
 """
 
 
@@ -180,17 +241,23 @@ class SQLiteDealing:
         """See `Dealing.claim`."""
         (rows,) = yield trip((_CLAIM, of))
         if rows:
-            *actor, size = rows[0]
-            (states,) = yield Batch(((_STATES, of),), is_last=True, is_large=size is not None and size > BRIEF_BYTES)
-            return Claimed(of["node"], actor, states)
+            revision, *stamp, version, epoch, size = rows[0]
+            actor = (revision, of["node"], of["number"], *stamp)
+            reads = [(_STATES, of)] if stamp[5] is None else [(_STATES, of), (_KEPT, of)]
+            states, *kept = yield Batch(reads, is_last=True, is_large=size > BRIEF_BYTES)
+            return Claimed(of["node"], Found(actor, states, *kept), (version, epoch))
         (rows,) = yield last((_HOLDER, of))
         return Claimed(rows[0][0]) if rows else None
 
-    def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[int | None]:
+    def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[Committed]:
         """See `Dealing.commit`."""
-        (rows,) = yield trip((_COMMIT, of))
+        (rows,) = (yield trip((_COMMIT_AS_BEFORE, of))) if of["revision"] else [[]]
         if not rows:
-            return None
+            (rows,) = yield trip((_COMMIT, of))
+        if not rows:
+            (rows,) = yield trip((POLICY, of))
+            version, epoch = rows[0] if rows else (None, None)
+            return None if (epoch or 0) == of["epoch"] else OtherEpoch(version, epoch)
         actor = {"type": of["type"], "id": of["id"]}
         for name, data in sorted(writes.items()):
             if data is None:
@@ -201,11 +268,11 @@ class SQLiteDealing:
 
     def commit_entries(
         self, of: Mapping[str, Any], writes: Mapping[str, bytes | None], entries: Sequence[EntryRow]
-    ) -> Operation[int | None]:
+    ) -> Operation[Committed]:
         """See `Dealing.commit_entries`."""
         revision = yield from self.commit(of, writes)
-        if revision is None:
-            return None
+        if not isinstance(revision, int):
+            return revision
         actor = of["type"], of["id"]
         kept = [row for row in entries if row[2] is not None]
         single = len(kept) - len(kept) % MANY
@@ -217,6 +284,46 @@ class SQLiteDealing:
             yield Batch(((_REMOVE_ENTRY, {}),), rows=removed)
         yield trip((_MARK, of))
         return revision
+
+    def commit_base(
+        self,
+        of: Mapping[str, Any],
+        writes: Mapping[str, bytes | None],
+        entries: Sequence[EntryRow] | None,
+        base: BaseRows,
+    ) -> Operation[Committed]:
+        """See `Dealing.commit_base`."""
+        of = {**of, **base.columns}
+        revision = yield from self.commit(of, writes) if entries is None else self.commit_entries(of, writes, entries)
+        if not isinstance(revision, int):
+            return revision
+        actor = {"type": of["type"], "id": of["id"]}
+        dropped = [(_DROP, actor | {"name": name}) for name in base.dropped]
+        kept = [(_KEEP, actor | {"name": name, "value": data}) for name, data in base.kept.items()]
+        changes = [(_DROP_ALL, actor)] if base.columns["base_lineage"] is None else [*dropped, *kept]
+        yield trip((_SET_BASE, of), *changes)
+        return revision
+
+    def read(self, of: Mapping[str, Any]) -> Operation[Found | None]:
+        """See `Dealing.read`."""
+        (rows,) = yield trip((_READ, of))
+        return (yield from self._found(of, rows)) if rows else None
+
+    def scan(self, of: Mapping[str, Any]) -> Operation[list[tuple[Any, Found]]]:
+        """See `Dealing.scan`."""
+        (rows,) = yield trip((_SCAN, of))
+        actors = [(actor_id, [row[1:] for row in of_actor]) for actor_id, of_actor in groupby(rows, itemgetter(0))]
+        found = []
+        for actor_id, columns in actors:
+            key = read_key(of["type"], actor_id)
+            found.append((actor_id, (yield from self._found({"type": key.type, "id": key.id}, columns))))
+        return found
+
+    def _found(self, of: Mapping[str, Any], rows: Rows) -> Operation[Found]:
+        actor = rows[0][:_STATE_AT]
+        states = [row[_STATE_AT:] for row in rows if row[_STATE_AT:] != _NO_STATE]
+        kept = [] if actor[_BASE_AT] is None else (yield trip((_KEPT, of)))[0]
+        return Found(actor, states, kept)
 
     def entries(
         self, of: Mapping[str, Any], limit: int, max_bytes: int, *, is_reverse: bool
@@ -239,41 +346,21 @@ DIALECT = Dialect(
     dealing=SQLiteDealing(),
     end=b"\xff" * 8,
     add_node="INSERT INTO node (incarnation, label, build, offers) VALUES (:node, :label, :build, :offers)",
-    add_offer="INSERT INTO offer (incarnation, type, action, below) VALUES (:node, :type, :action, :below)",
+    add_offer="INSERT INTO offer (incarnation, type, action, below, supported) "
+    "VALUES (:node, :type, :action, :below, :supported)",
     count_change="UPDATE fleet SET changes = changes + 1",
     remove_node="DELETE FROM node WHERE incarnation = :node RETURNING incarnation",
     remove_offers="DELETE FROM offer WHERE incarnation = :node",
     drain="UPDATE node SET draining = 1 WHERE incarnation = :node RETURNING incarnation",
     statuses="""
         SELECT incarnation, label, build, :now - at, lease, draining, active, offers
-        FROM node JOIN heartbeat USING (incarnation)
+        FROM node LEFT JOIN heartbeat USING (incarnation)
     """,
     add_heartbeat="INSERT INTO heartbeat (incarnation, at, lease) VALUES (:node, :at, :lease)",
     beat="UPDATE heartbeat SET at = :at, active = :active WHERE incarnation = :node",
     remove_heartbeat="DELETE FROM heartbeat WHERE incarnation = :node",
     nodes="SELECT incarnation FROM node",
     put_state=_PUT_STATE,
-    read="""
-        SELECT revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-            lineage, written_by, migrated_at, converting, oldest, state.name, state.value
-        FROM actor LEFT JOIN node ON node.incarnation = actor.owner
-        LEFT JOIN state ON state.type = actor.type AND state.id = actor.id
-        WHERE actor.type = :type AND actor.id = :id
-    """,
-    scan="""
-        SELECT page.id, revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-            lineage, written_by, migrated_at, converting, oldest, state.name, state.value
-        FROM (
-            SELECT * FROM actor WHERE type = :type AND id > :after AND (
-                revision <> 0 OR oldest IS NOT NULL
-                OR EXISTS (SELECT 1 FROM state WHERE state.type = actor.type AND state.id = actor.id)
-            )
-            ORDER BY id LIMIT :limit
-        ) AS page
-        LEFT JOIN node ON node.incarnation = page.owner
-        LEFT JOIN state ON state.type = page.type AND state.id = page.id
-        ORDER BY page.id
-    """,
     count_entries="""
         SELECT COUNT(*) FROM entry
         WHERE type = :type AND id = :id AND name = :name AND key >= :start AND key < :end
@@ -282,75 +369,26 @@ DIALECT = Dialect(
         SELECT name, lineage, COUNT(*) FROM entry WHERE type = :type AND id = :id
         GROUP BY name, lineage ORDER BY name, lineage
     """,
-    census="SELECT lineage, COUNT(*) FROM actor WHERE type = :type AND revision <> 0 GROUP BY lineage",
-    types="SELECT DISTINCT type FROM actor WHERE revision <> 0 ORDER BY type",
+    census="SELECT lineage, COUNT(*) FROM actor WHERE type = :type AND lineage IS NOT NULL GROUP BY lineage",
+    types="""
+        WITH RECURSIVE found (type) AS (
+            SELECT min(type) FROM actor WHERE lineage IS NOT NULL
+            UNION ALL
+            SELECT (
+                SELECT type FROM actor WHERE type > found.type AND lineage IS NOT NULL ORDER BY type LIMIT 1
+            ) FROM found WHERE found.type IS NOT NULL
+        )
+        SELECT type FROM found WHERE type IS NOT NULL ORDER BY type
+    """,
     insert_actor="""
-        INSERT INTO actor (type, id, revision)
-        SELECT :type, :id, 1 WHERE NOT EXISTS (SELECT 1 FROM state WHERE type = :type AND id = :id)
+        INSERT INTO actor (type, id, revision, lineage, written_by)
+        SELECT :type, :id, 1, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM state WHERE type = :type AND id = :id)
         AND NOT EXISTS (SELECT 1 FROM entry WHERE type = :type AND id = :id)
-        ON CONFLICT (type, id) DO UPDATE SET revision = 1 WHERE revision = 0
+        AND NOT EXISTS (SELECT 1 FROM base WHERE type = :type AND id = :id)
+        ON CONFLICT (type, id) DO UPDATE SET revision = 1, lineage = 0, written_by = 0 WHERE revision = 0
         RETURNING revision
     """,
     find_lineage="SELECT id FROM lineage WHERE type = :type AND applied = :applied",
     add_lineage="INSERT INTO lineage (type, applied) VALUES (:type, :applied) ON CONFLICT DO NOTHING",
     lineage="SELECT type, applied FROM lineage WHERE id = :lineage",
-)
-
-POST_DIALECT = PostDialect(
-    send=f"""
-        INSERT INTO call
-            (id, type, actor, action, arguments, sender, chain, traceparent, needs, target, since, until, status)
-        SELECT :call, :type, :id, :action, :arguments, :sender, :chain, :traceparent, :needs,
-            COALESCE(:target, (SELECT owner FROM actor WHERE type = :type AND id = :id AND owner IN ({_ALIVE}))),
-            :now, :now + :wait, 0
-        WHERE :action = '' OR NOT EXISTS (
-            SELECT 1 FROM call WHERE status = 0 AND type = :type AND actor = :id AND action <> '' AND :now < until
-            LIMIT 1 OFFSET :others
-        )
-        ON CONFLICT (id) DO NOTHING
-        RETURNING id
-    """,  # noqa: S608  (a constant is put in, no value)
-    takeable=_TAKEABLE.replace(":limit", "1").replace(":nested", "false"),
-    wanted="""
-        SELECT call.type, call.actor FROM call JOIN actor ON actor.type = call.type AND actor.id = call.actor
-        WHERE status = 0 AND action = '' AND since <= :now AND :now < until AND owner = :node
-    """,
-    answers=f"""
-        SELECT id, {_STATE} FROM call
-        WHERE sender = :sender AND (status IN (1, 2, 3) OR status = 0 AND until <= :now)
-    """,  # noqa: S608
-    fleet="SELECT changes FROM fleet",
-    taken_ids="SELECT id, takes FROM call WHERE status = 1 AND taker = :node",
-    take=f"""
-        UPDATE call SET status = 1, taker = :node, takes = takes + 1 WHERE number IN ({_TAKEABLE})
-        RETURNING {_CALL}
-    """,  # noqa: S608
-    taken=f"SELECT {_CALL} FROM call WHERE status = 1 AND taker = :node",  # noqa: S608
-    answer="""
-        UPDATE call SET status = 2, result = :result, until = :now + :keep
-        WHERE id = :call AND status = 1 AND taker = :node AND takes = :takes RETURNING id
-    """,
-    forward="""
-        UPDATE call SET status = 0, taker = NULL, target = :target, target_until = :now + :seconds,
-            needs = MAX(needs, :needs)
-        WHERE id = :call AND status = 1 AND taker = :node AND takes = :takes RETURNING id
-    """,
-    cancel="""
-        INSERT INTO call (id, type, actor, action, arguments, sender, chain, needs, since, until, status)
-        VALUES (:call, '', '', '', x'', :sender, '[]', 0, :now, :now + :keep, 4)
-        ON CONFLICT (id) DO UPDATE SET status = 4, until = excluded.until WHERE status = 0
-    """,
-    cancel_stored="UPDATE call SET status = 4, until = :now + :keep WHERE id = :call AND status = 0",
-    lose=f"""
-        UPDATE call SET status = 3, until = :now + :keep
-        WHERE id = :call AND status = 1 AND taker NOT IN ({_ALIVE})
-    """,  # noqa: S608
-    state=f"SELECT {_STATE} FROM call WHERE id = :call",  # noqa: S608
-    remove="DELETE FROM call WHERE id = :call",
-    tidy_calls=f"""
-        DELETE FROM call
-        WHERE (since > :now OR until + CASE WHEN status IN (0, 1) THEN :keep ELSE 0 END <= :now)
-        AND NOT (status = 1 AND taker IN ({_ALIVE}))
-    """,  # noqa: S608
-    silent_nodes="SELECT incarnation FROM heartbeat WHERE at > :now OR at + :leases * lease <= :now",
 )

@@ -3,57 +3,26 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, insort
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lazymig._bases import NO_POLICY, WritePolicy
 from lazymig._entries import Count, Page
 from lazymig._memory_post import MemoryPost, Registered
-from lazymig._records import NO_MARKS, ActorKey, Claim, Held, Marks, StoredActor
+from lazymig._memory_rows import Row, Table
+from lazymig._memory_rulings import MemoryRulings
+from lazymig._records import ActorKey, Claim, Held, StoredActor
 from lazymig.errors import LeaseLostError, StoreClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from lazymig._entries import Entry, Range
+    from lazymig._entries import Range
     from lazymig._fleet_records import NodeStatus
-    from lazymig._records import AppliedSet, Commit, Fence, NodeRecord, Stamp
-
-
-@dataclass(slots=True)
-class _Table:
-    entries: dict[str, Entry] = field(default_factory=dict)
-    keys: list[str] = field(default_factory=list)
-    """In order."""
-
-    def put(self, key: str, entry: Entry | None) -> None:
-        if entry is None:
-            if self.entries.pop(key, None) is not None:
-                del self.keys[bisect_left(self.keys, key)]
-        else:
-            if key not in self.entries:
-                insort(self.keys, key)
-            self.entries[key] = entry
-
-    def within(self, of: Range) -> tuple[int, int]:
-        """Return where the keys of a range begin and end."""
-        return bisect_left(self.keys, of.start), bisect_left(self.keys, of.end)
-
-
-@dataclass(slots=True)
-class _Row:
-    revision: int = 0
-    stamp: Stamp | None = None
-    states: dict[str, bytes] = field(default_factory=dict)
-    fence: Fence | None = None
-    marks: Marks = NO_MARKS
-    tables: dict[str, _Table] = field(default_factory=dict)
-
-    @property
-    def has_entries(self) -> bool:
-        return any(table.keys for table in self.tables.values())
+    from lazymig._records import AppliedSet, Commit, Fence, NodeRecord
+    from lazymig._rulings import Ruling
 
 
 class MemoryStore:
@@ -67,18 +36,35 @@ class MemoryStore:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._rows: dict[ActorKey, _Row] = {}
+        self._rows: dict[ActorKey, Row] = {}
         self._nodes: dict[str, Registered] = {}
         self._is_open = True
-        self.post = MemoryPost(self._check_open, clock, self._nodes, self._holder)
+        self._policies: dict[str, WritePolicy] = {}
+        self._rulings = MemoryRulings(self._rows, self._policies)
+        self.post = MemoryPost(self._check_open, clock, self._nodes, self._policies, self._holder)
 
-    async def register(self, node: NodeRecord, *, replaces: str | None = None) -> None:
+    async def register(
+        self, node: NodeRecord, *, replaces: str | None = None, ruling: Callable[[], Ruling] | None = None
+    ) -> Any:
         """See `Store.register`."""
         self._check_open()
+        ruled = None if ruling is None else self._rulings.decide(ruling(), lambda: self._statuses(replaces))
         if replaces is not None:
             self._nodes.pop(replaces, None)
         self._nodes[node.node_id] = Registered(node, self._clock())
         self.post.fleet += 1
+        if ruled is None:
+            return None
+        self._rulings.note(ruled)
+        return ruled.answer
+
+    async def rule(self, ruling: Callable[[], Ruling], *, is_change: bool = False) -> Any:
+        """See `Store.rule`."""
+        self._check_open()
+        ruled = self._rulings.decide(ruling(), self._statuses)
+        if is_change:
+            self._rulings.note(ruled)
+        return ruled.answer
 
     async def unregister(self, node_id: str) -> None:
         """See `Store.unregister`."""
@@ -87,8 +73,12 @@ class MemoryStore:
     async def nodes(self) -> Sequence[NodeStatus]:
         """See `Store.nodes`."""
         self._check_open()
+        return self._statuses()
+
+    def _statuses(self, unseen: str | None = None) -> list[NodeStatus]:
         now = self._clock()
-        return sorted((node.status(now) for node in self._nodes.values()), key=lambda node: (node.label, node.node_id))
+        nodes = (node.status(now) for node_id, node in self._nodes.items() if node_id != unseen)
+        return sorted(nodes, key=lambda node: (node.label, node.node_id))
 
     async def forget(self, node_id: str) -> bool:
         """See `Store.forget`."""
@@ -127,6 +117,7 @@ class MemoryStore:
         self._is_open = False
         self._rows.clear()
         self._nodes.clear()
+        self._policies.clear()
 
     async def claim(self, key: ActorKey, fence: Fence) -> Claim | Held:
         """See `Store.claim`."""
@@ -135,15 +126,18 @@ class MemoryStore:
             raise LeaseLostError(key)
         row = self._rows.get(key)
         if row is None:
-            row = self._rows[key] = _Row()
+            row = self._rows[key] = Row()
         elif row.fence is not None and row.fence.node != fence.node and self._is_alive(row.fence.node):
             return Held(row.fence.node)
         row.fence = fence
-        return Claim(fence, _stored(key, row), datetime.now(UTC))
+        return Claim(fence, row.stored(key), datetime.now(UTC), self._policies.get(key.type, NO_POLICY))
 
-    async def commit(self, commit: Commit) -> int:
+    async def commit(self, commit: Commit) -> int | WritePolicy:
         """See `Store.commit`."""
         self._check_open()
+        policy = self._policies.get(commit.key.type, NO_POLICY)
+        if policy.epoch != commit.epoch:
+            return policy
         row = self._rows.get(commit.key)
         is_valid = row is not None and row.fence == commit.fence and row.revision == commit.revision
         if row is None or not is_valid or commit.fence.node not in self._nodes:
@@ -156,9 +150,11 @@ class MemoryStore:
             else:
                 row.states[name] = data
         for (table, name), entry in commit.entries.items():
-            row.tables.setdefault(table, _Table()).put(name, entry)
+            row.tables.setdefault(table, Table()).put(name, entry)
         if commit.marks is not None:
             row.marks = commit.marks if row.has_entries else commit.marks._replace(oldest=None)
+        if commit.base is not None:
+            row.change_base(commit.base)
         if commit.release:
             row.fence = None
         return row.revision
@@ -205,12 +201,12 @@ class MemoryStore:
     async def tables(self, key: ActorKey) -> Sequence[Count]:
         """See `Store.tables`."""
         self._check_open()
-        tables = sorted(self._rows.get(key, _Row()).tables.items())
+        tables = sorted(self._rows.get(key, Row()).tables.items())
         counted = [(name, Counter(entry.applied for entry in table.entries.values())) for name, table in tables]
         return [Count(name, applied, count) for name, counts in counted for applied, count in counts.items()]
 
-    def _table(self, key: ActorKey, of: Range) -> _Table:
-        return self._rows.get(key, _Row()).tables.get(of.table, _Table())
+    def _table(self, key: ActorKey, of: Range) -> Table:
+        return self._rows.get(key, Row()).tables.get(of.table, Table())
 
     async def scan(self, actor_type: str, *, after: str = "", limit: int = 500) -> Sequence[StoredActor]:
         """See `Store.scan`."""
@@ -224,6 +220,18 @@ class MemoryStore:
         stamps = (self._rows[key].stamp for key in self._known() if key.type == actor_type)
         return Counter(None if stamp is None else stamp.applied for stamp in stamps)
 
+    async def stragglers(
+        self, actor_type: str, sets: frozenset[AppliedSet | None], *, after: str = "", limit: int = 500
+    ) -> Sequence[str]:
+        """See `Store.stragglers`."""
+        self._check_open()
+        return self._rulings.stragglers(actor_type, sets, after, limit)
+
+    async def entry_census(self, actor_type: str) -> Mapping[AppliedSet, int]:
+        """See `Store.entry_census`."""
+        self._check_open()
+        return self._rulings.entry_census(actor_type)
+
     async def types(self) -> Sequence[str]:
         """See `Store.types`."""
         self._check_open()
@@ -234,7 +242,7 @@ class MemoryStore:
         self._check_open()
         inserted = set()
         for actor_id, data in rows:
-            row = self._rows.setdefault(ActorKey(actor_type, actor_id), _Row())
+            row = self._rows.setdefault(ActorKey(actor_type, actor_id), Row())
             if row.revision == 0:
                 row.revision = 1
                 row.states[state] = data
@@ -257,11 +265,6 @@ class MemoryStore:
     def _known(self) -> list[ActorKey]:
         return [key for key, row in self._rows.items() if row.revision > 0]
 
-    def _shown(self, key: ActorKey, row: _Row) -> StoredActor:
+    def _shown(self, key: ActorKey, row: Row) -> StoredActor:
         is_held = row.fence is not None and row.fence.node in self._nodes
-        return _stored(key, row if is_held else replace(row, fence=None))
-
-
-def _stored(key: ActorKey, row: _Row) -> StoredActor:
-    owner, number = (None, 0) if row.fence is None else (row.fence.node, row.fence.number)
-    return StoredActor(key, row.revision, row.stamp, dict(row.states), owner, number, row.marks)
+        return (row if is_held else replace(row, fence=None)).stored(key)

@@ -24,10 +24,12 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from lazymig import _postgres_sql as sql
+from lazymig._postgres_dealing import dialect
 from lazymig._postgres_driver import CONNECT_SECONDS, CONNECTING, Driver, hang_up, is_quiet
 from lazymig._postgres_errors import translate
-from lazymig._postgres_functions import FUNCTIONS, dialect
+from lazymig._postgres_functions import FUNCTIONS
 from lazymig._postgres_post_sql import LISTEN, post_dialect
+from lazymig._postgres_ruling_sql import ruling_dialect
 from lazymig._sql import SqlStore
 from lazymig._sql_operations import trip
 from lazymig._sql_post import SqlPost
@@ -63,6 +65,8 @@ _WRONG_OPTION = re.compile(
 """What libpq says of the options' values, once it connects."""
 
 _PORTS = re.compile(r"[0-9,]*")
+
+_IN_THE_WAY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 
 _Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -195,6 +199,17 @@ class PostgresConnection:
         """See `Connection.look`."""
         return await self.driver.run(operation, writes=False, durable=False, counts=False)
 
+    async def exclude(self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False) -> T:
+        """See `Connection.exclude`: by a lock that no claim or commit waits for, until a policy is changed."""
+        begin = partial(_locked, sql.in_schema(sql.LOCK_RULINGS, self._place.schema), operation)
+        for _ in range(LOCK_TRIES):
+            try:
+                return await self.run(begin, writes=writes, durable=durable)
+            except StoreUnavailableError as error:
+                if not isinstance(error.__cause__, _IN_THE_WAY):  # whether it was done may be unknown
+                    raise
+        return await self.run(begin, writes=writes, durable=durable)
+
     async def forget(self, operation: Callable[[], Operation[T]]) -> T:
         """See `Connection.forget`: the table of nodes is locked for a moment, which every claim and commit reads."""
         lock = sql.in_schema(sql.LOCK_NODES, self._place.schema)
@@ -244,7 +259,8 @@ async def open_postgres(
     await driver.open()
     try:
         opened = PostgresConnection(driver, place, clock)
-        yield SqlStore(dialect(place.schema), opened, SqlPost(post_dialect(place.schema), opened))
+        post = SqlPost(post_dialect(place.schema), opened)
+        yield SqlStore(dialect(place.schema), ruling_dialect(place.schema), opened, post)
     finally:
         await driver.close()
 

@@ -41,7 +41,9 @@ from lazymig._sqlite_drivers import (
 from lazymig._sqlite_errors import UNSYNCED, translating, trying
 from lazymig._sqlite_groups import Groups
 from lazymig._sqlite_here import Here
-from lazymig._sqlite_sql import APPLICATION_ID, DIALECT, LAYOUTS, POST_DIALECT
+from lazymig._sqlite_post_sql import POST_DIALECT
+from lazymig._sqlite_ruling_sql import RULING_DIALECT
+from lazymig._sqlite_sql import APPLICATION_ID, DIALECT, LAYOUTS
 from lazymig.errors import (
     StoreClosedError,
     StoreError,
@@ -292,6 +294,10 @@ class SQLiteConnection:
         with translating(self.name):
             return self._here.read(operation())
 
+    async def exclude(self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False) -> T:
+        """See `Connection.exclude`: there is one writer at a time, and who only reads has one snapshot."""
+        return await self.run(operation, writes=writes, durable=durable)
+
     async def forget(self, operation: Callable[[], Operation[T]]) -> T:
         """See `Connection.forget`: there is one writer at a time, so nothing is under way."""
         return await self.run(operation)
@@ -363,7 +369,7 @@ async def open_sqlite(
     try:
         with translating(name):
             await trying(partial(driver.call, partial(lay_out, name=name, create=create)))
-        yield SqlStore(DIALECT, opened, SqlPost(POST_DIALECT, opened))
+        yield SqlStore(DIALECT, RULING_DIALECT, opened, SqlPost(POST_DIALECT, opened))
     finally:
         await opened.close()
 

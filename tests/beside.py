@@ -106,7 +106,7 @@ def rows_of_schema(connection: psycopg.Connection[tuple[Any, ...]], schema: str,
 
 
 def _reading(lineage: list[Any], actors: list[Any], states: list[Any]) -> Reading:
-    names = {None: None, **{number: tuple(json.loads(text)) for number, text in lineage}}
+    names = {None: None, 0: None, **{number: tuple(json.loads(text)) for number, text in lineage}}
     data: dict[tuple[str, str], dict[str, bytes]] = {}
     for of, actor_id, name, value in states:
         data.setdefault((of, actor_id), {})[name] = value

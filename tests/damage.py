@@ -33,7 +33,7 @@ DEFAULT = {"default": True}
 COLUMNS = {
     "actor": (
         *("type", "id", "revision", "version", "lineage", "written_by", "migrated_at", "owner", "number"),
-        *("converting", "oldest"),
+        *("converting", "oldest", "base_lineage", "base_revision", "base_digest"),
     ),
     "state": ("type", "id", "name", "value"),
     "entry": ("type", "id", "name", "key", "value", "lineage"),
@@ -84,7 +84,7 @@ class DamagedStore:
         self._runner.run(self._fill())
         with closing(sqlite3.connect(self.path)) as connection:
             connection.execute("PRAGMA writable_schema = ON")
-            connection.execute("UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '')")
+            connection.execute("UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '') WHERE type = 'table'")
             connection.commit()
         self._sound = {table: self._rows(table) for table in COLUMNS}
         self._runner.run(self._start())
@@ -234,7 +234,7 @@ class DamagedStore:
         assert list(found.marks) == marks
         assert {name.encode(): value for name, value in found.states.items()} == states
         if found.stamp is None:
-            assert (lineage, writer, migrated_at) == (None, None, None), "migration-info was taken for none"
+            assert (lineage, writer, migrated_at) == (0, 0, None), "migration-info was taken for none"
             return
         texts = {number: json.loads(text) for number, _, _, _, text, _ in self._rows("lineage")}
         info = found.stamp.info

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from psycopg.pq import TransactionStatus
 
 from lazymig import postgres as engine
-from lazymig._postgres_functions import dialect
+from lazymig._postgres_dealing import dialect
 from lazymig._postgres_post_sql import post_dialect
 from lazymig._sql import SqlStore
 from lazymig._sql_post import SqlPost
@@ -104,7 +104,7 @@ class SQLiteKeep:
         self._connection.execute("BEGIN IMMEDIATE")
         for table in TABLES:
             self._connection.execute(f"DELETE FROM {table}")
-        self._connection.execute("INSERT INTO actor (type, id, revision) VALUES ('Tally', 't', 1)")
+        self._connection.execute("INSERT INTO actor (type, id, revision, lineage, written_by) VALUES ('Tally', 't', 1, 0, 0)")
         self._connection.execute("INSERT INTO state VALUES ('Tally', 't', 'main', ?)", [LEGACY])
         self._connection.execute("COMMIT")
 

@@ -196,7 +196,8 @@ async def test_the_scenarios_strike_every_operation_of_a_store(tmp_path: Path) -
     pulse = {"open_pulse", "beat"}  # see test_whatever_heartbeat_fails_the_node_lives_on
     of_operators = {"nodes", "drain", "forget"}  # one statement each, tried by hand and by the clock
     of_tables = {"entries", "count_entries", "tables"}  # see tests/test_eager_faults.py
-    assert struck | pulse | of_operators | of_tables == operations(Store) | operations(Pulse) - {"close"}
+    of_rulings = {"rule", "stragglers", "entry_census"}
+    assert struck | pulse | of_operators | of_tables | of_rulings == operations(Store) | operations(Pulse) - {"close"}
 
 
 def operations(protocol: type) -> set[str]:

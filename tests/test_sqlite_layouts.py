@@ -29,7 +29,7 @@ def url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-ADDED = "ALTER TABLE node ADD COLUMN zone TEXT; CREATE TABLE policy (type TEXT PRIMARY KEY)"
+ADDED = "ALTER TABLE node ADD COLUMN zone TEXT; CREATE TABLE zone (name TEXT PRIMARY KEY)"
 
 
 async def make_store(url: str) -> None:
@@ -73,7 +73,7 @@ async def test_older_layout_is_upgraded_with_its_data(path: Path, url: str, monk
         await put(node, "a", {"n": 2})
     version, names = layout_of(path)
     assert version == old + 1
-    assert "policy" in names
+    assert "zone" in names
 
 
 async def test_layout_upgrade_that_fails_midway_leaves_the_old_layout(

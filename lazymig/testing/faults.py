@@ -13,6 +13,7 @@ from lazymig.errors import LazymigError, StoreUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
+    from lazymig._bases import WritePolicy
     from lazymig._entries import Count, Page, Range
     from lazymig._fleet_records import Call, CallState, NodeStatus
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
@@ -100,6 +101,10 @@ class FaultyStore:
         """See `Store.register`."""
         return await self._pass("register", self._store.register(node, replaces=replaces, ruling=ruling))
 
+    async def rule(self, ruling: Callable[[], Ruling], *, is_change: bool = False) -> Any:
+        """See `Store.rule`."""
+        return await self._pass("rule", self._store.rule(ruling, is_change=is_change))
+
     async def unregister(self, node_id: str) -> None:
         """See `Store.unregister`."""
         return await self._pass("unregister", self._store.unregister(node_id))
@@ -124,7 +129,7 @@ class FaultyStore:
         """See `Store.claim`."""
         return await self._pass("claim", self._store.claim(key, fence))
 
-    async def commit(self, commit: Commit) -> int:
+    async def commit(self, commit: Commit) -> int | WritePolicy:
         """See `Store.commit`."""
         return await self._pass("commit", self._store.commit(commit))
 
@@ -155,6 +160,17 @@ class FaultyStore:
     async def census(self, actor_type: str) -> Mapping[AppliedSet | None, int]:
         """See `Store.census`."""
         return await self._pass("census", self._store.census(actor_type))
+
+    async def stragglers(
+        self, actor_type: str, sets: frozenset[AppliedSet | None], *, after: str = "", limit: int = 500
+    ) -> Sequence[str]:
+        """See `Store.stragglers`."""
+        found = self._store.stragglers(actor_type, sets, after=after, limit=limit)
+        return await self._pass("stragglers", found)
+
+    async def entry_census(self, actor_type: str) -> Mapping[AppliedSet, int]:
+        """See `Store.entry_census`."""
+        return await self._pass("entry_census", self._store.entry_census(actor_type))
 
     async def types(self) -> Sequence[str]:
         """See `Store.types`."""

@@ -1,0 +1,77 @@
+"""The rows of the store in memory."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lazymig._bases import Base
+from lazymig._records import NO_MARKS, ActorKey, Marks, StoredActor
+
+if TYPE_CHECKING:
+    from lazymig._bases import BaseWrite
+    from lazymig._entries import Entry, Range
+    from lazymig._records import Fence, Stamp
+
+
+@dataclass(slots=True)
+class Table:
+    """The entries of an actor's table."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    """In order."""
+
+    def put(self, key: str, entry: Entry | None) -> None:
+        """Store an entry; None removes it."""
+        if entry is None:
+            if self.entries.pop(key, None) is not None:
+                del self.keys[bisect_left(self.keys, key)]
+        else:
+            if key not in self.entries:
+                insort(self.keys, key)
+            self.entries[key] = entry
+
+    def within(self, of: Range) -> tuple[int, int]:
+        """Return where the keys of a range begin and end."""
+        return bisect_left(self.keys, of.start), bisect_left(self.keys, of.end)
+
+
+@dataclass(slots=True)
+class Row:
+    """An actor with what belongs to it."""
+
+    revision: int = 0
+    stamp: Stamp | None = None
+    states: dict[str, bytes] = field(default_factory=dict)
+    fence: Fence | None = None
+    marks: Marks = NO_MARKS
+    tables: dict[str, Table] = field(default_factory=dict)
+    base: Base | None = None
+
+    @property
+    def has_entries(self) -> bool:
+        """Whether any is left."""
+        return any(table.keys for table in self.tables.values())
+
+    def change_base(self, change: BaseWrite) -> None:
+        """Store a base, after the revision has risen."""
+        if change.applied is None:
+            self.base = None
+            return
+        before = 0 if self.base is None else self.base.revision
+        states = {} if self.base is None else dict(self.base.states)
+        for name, kept in change.states.items():
+            if kept is None:
+                states.pop(name, None)
+            else:
+                states[name] = kept
+        revision = self.revision if change.is_current else before
+        self.base = Base(change.applied, revision, change.digest, states)
+
+    def stored(self, key: ActorKey) -> StoredActor:
+        """Return the actor as others see it."""
+        owner, number = (None, 0) if self.fence is None else (self.fence.node, self.fence.number)
+        states = dict(self.states)
+        return StoredActor(key, self.revision, self.stamp, states, owner, number, self.marks, self.base)
