@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lazymig import errors, hooks
+    from lazymig import errors, hooks, rollout
     from lazymig._migrations import Migration
     from lazymig._records import ActorKey, ActorRecord, MigrationInfo
     from lazymig._turn import traceparent
@@ -37,6 +37,7 @@ __all__ = [
     "errors",
     "hooks",
     "open_store",
+    "rollout",
     "traceparent",
 ]
 
@@ -50,6 +51,7 @@ _ROOMS = {
     "errors": ("errors",),
     "hooks": ("hooks",),
     "node": ("Node",),
+    "rollout": ("rollout",),
     "state": ("State",),
     "stores": ("open_store",),
     "suite": ("ActorType", "Suite"),

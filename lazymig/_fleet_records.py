@@ -45,6 +45,8 @@ class Offer:
         supported = self.registered.highest
         if supported < version:
             return f"it supports {_version.unpack(supported)} only"
+        if self.registered.floor > version:
+            return f"it begins with the baseline {_version.unpack(self.registered.floor)}"
         if _version.is_newer_major(supported, _version.next_major(version)):
             return f"it supports {_version.unpack(supported)}, more than one major version above"
         missing = [what for number, what in self.one_way if number > version]

@@ -26,7 +26,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 def test_help_lists_every_command_with_its_summary(project: Project) -> None:
     result = project.run("--help")
     assert result.exit_code == 0
-    for name in ("config", "export", "import", "inspect", "migrations", "nodes"):
+    for name in ("census", "config", "export", "gate", "import", "inspect", "migrations", "nodes", "rollout"):
         assert f"\n  {name} " in result.stdout
         assert project.run(name, "--help").exit_code == 0
 

@@ -1,116 +1,20 @@
-"""What is asked when a node starts, by hand: the ruling is sent facts instead of a store's answers."""
+"""What is asked when a node starts, by hand: of the sets of versions that were seen, and of their checksums."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from lazymig import Suite, _version, errors
-from lazymig._bases import NO_POLICY, WritePolicy
 from lazymig._calls import offers_of
-from lazymig._fleet_records import NodeStatus, Offer
 from lazymig._records import AppliedSet, NodeRecord
 from lazymig._releases import Changed, starting
-from lazymig._rulings import AskActors, AskEntries, AskType, Counted, Release, Ruled, TypeFacts
+from lazymig._rulings import AskEntries, AskType, Release, Ruled
+from tests.facts import NOW, Stored, applied, car, seen, v
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from lazymig import ActorType
-
-NOW = datetime(2026, 7, 1, tzinfo=UTC)
-
-
-def v(text: str) -> int:
-    return _version.pack(_version.parse(text))
-
-
-def applied(*versions: str, floor: str = "0.0.0") -> AppliedSet:
-    return AppliedSet(map(v, versions), v(floor))
-
-
-def seen(
-    *versions: str, floor: str = "0.0.0", days_ago: int = 1, checksums: Mapping[int, int] | None = None
-) -> Release:
-    return Release(applied(*versions, floor=floor), checksums or {}, None, NOW - timedelta(days=days_ago))
-
-
-def car(
-    *versions: str, baseline: str | None = None, late: Sequence[str] = (), down: bool = True, write: str | None = None
-) -> ActorType[Any]:
-    made = Suite("fleet").actor_type("Car", baseline=baseline, write_version=write)
-    for number in versions:
-
-        def step(state: Any, context: Any) -> None:
-            """Do nothing."""
-
-        migration = made.migration(number, late=number in late)(step)
-        if down:
-            migration.down(lambda state, context: None)
-    return made
-
-
-def node_of(made: ActorType[Any]) -> NodeRecord:
-    return NodeRecord("n1", "pod-1", "build 7", 3.0, offers_of({"Car": made}))
-
-
-def other(node_id: str, offer: Offer, *, is_alive: bool = True) -> NodeStatus:
-    return NodeStatus(node_id, f"pod {node_id}", None, 0.0, 3.0, is_alive, is_draining=False, active=0, offers=(offer,))
-
-
-class Stored:
-    """A store's answers about the type Car.
-
-    Args:
-        releases: Those seen.
-        actors: Applied set, or None, to ids.
-        entries: Applied set to ids of the actors that have such entries.
-        facts: Others of `TypeFacts`.
-    """
-
-    def __init__(
-        self,
-        *releases: Release,
-        actors: Mapping[AppliedSet | None, Sequence[str]] | None = None,
-        entries: Mapping[AppliedSet, Sequence[str]] | None = None,
-        **facts: Any,
-    ) -> None:
-        self.actors = actors or {}
-        self.entries = entries or {}
-        self.asked: list[Any] = []
-        self.facts = TypeFacts(
-            **{
-                "policy": NO_POLICY, "releases": releases, "nodes": (), "unreadable": (),
-                "known": frozenset({*self.entries, *filter(None, self.actors)}), "actors": frozenset(self.actors),
-                "bases": frozenset(), "oldest": min((of.highest for of in self.entries), default=None),
-            } | facts
-        )  # fmt: skip
-
-    def answer(self, question: Any) -> Any:
-        self.asked.append(question)
-        if isinstance(question, AskType):
-            return self.facts
-        assert question.actor_type == "Car"
-        assert question.sets
-        ids: set[str] = set()
-        found: Mapping[Any, Sequence[str]] = self.actors if isinstance(question, AskActors) else self.entries
-        if isinstance(question, AskEntries) and question.below is not None:
-            assert all(one.highest < question.below for one in question.sets)
-        ids.update(*(found.get(one, ()) for one in question.sets))
-        return Counted(len(ids), tuple(sorted(ids)[:5]))
-
-    def start(self, made: ActorType[Any]) -> Ruled:
-        ruling = starting(node_of(made), {"Car": made}, NOW)
-        question: Any = next(ruling)
-        while True:
-            try:
-                question = ruling.send(self.answer(question))
-            except StopIteration as end:
-                ruled: Ruled = end.value
-                return ruled
-
+    from collections.abc import Sequence
 
 OLD = applied("1.0.0", "1.1.0")
 
@@ -312,101 +216,6 @@ def test_what_had_or_has_no_source_has_not_changed() -> None:
     ruled = Stored(seen("1.0.0", checksums={v("1.0.0"): 1})).start(made)
     assert (ruled.answer, ruled.releases[0][1].checksums) == ((), {})
     assert Stored(seen("1.0.0")).start(car("1.0.0")).answer == ()
-
-
-# --- the write version -------------------------------------------------------------------------------------------
-
-PINNED = WritePolicy(v("1.0.0"), 1)
-
-
-def test_a_node_that_can_store_the_write_version_starts() -> None:
-    ruled = Stored(policy=PINNED).start(car("1.0.0", "1.1.0", "2.0.0", write="1.1.0"))
-
-    assert ruled.policies == {}
-
-
-def test_a_node_below_the_write_version_starts() -> None:
-    Stored(policy=WritePolicy(v("2.0.0"), 3)).start(car("1.0.0", down=False))
-
-
-def test_a_node_more_than_one_major_above_the_write_version_does_not_start() -> None:
-    stored = Stored(seen("1.0.0", "2.0.0", "3.0.0"), policy=PINNED)
-
-    with pytest.raises(errors.WriteVersionError) as caught:  # though its set was seen before
-        stored.start(car("1.0.0", "2.0.0", "3.0.0"))
-    assert (caught.value.actor_type, str(caught.value.write_version), caught.value.nodes) == ("Car", "1.0.0", ())
-    assert str(caught.value) == (
-        "the write version of Car is 1.0.0, and this node can't store it so: it supports 3.0.0, more than one major "
-        "version above. Give it what it lacks, start a release that is nearer, or change the write version first."
-    )
-
-
-def test_a_node_that_lacks_ways_down_names_each() -> None:
-    made = Suite("fleet").actor_type("Car")
-    for number in ("1.0.0", "1.1.0", "2.0.0"):
-
-        def step(state: Any, context: Any) -> None: ...
-
-        migration = made.migration(number)(step)
-        migration.entries("log")(step)
-        if number == "1.1.0":
-            migration.down(step)
-
-    assert [what for _, what in made.chain.one_way] == [
-        "1.0.0 (step) has no down", "1.0.0 (step) has no down for the entries of table 'log'",
-        "1.1.0 (step) has no down for the entries of table 'log'",
-        "2.0.0 (step) has no down", "2.0.0 (step) has no down for the entries of table 'log'",
-    ]  # fmt: skip
-    with pytest.raises(errors.WriteVersionError) as caught:
-        Stored(policy=PINNED).start(made)
-    assert caught.value.reason == (
-        "it has no way down: 1.1.0 (step) has no down for the entries of table 'log', 2.0.0 (step) has no down, "
-        "2.0.0 (step) has no down for the entries of table 'log'"
-    )
-    made.migrations[1].conversions["log"].down(lambda entry, context: None)
-    made.migrations[2].conversions["log"].down(lambda entry, context: None)
-    made.migrations[2].down(lambda state, context: None)
-    Stored(policy=PINNED).start(made)
-
-
-@pytest.mark.parametrize("write", ["0.0.0", "1.0.0", "1.1.0"])
-def test_a_first_write_version_is_set_where_there_never_was_one(write: str) -> None:
-    assert Stored().start(car("1.0.0", "1.1.0", write=write)).policies == {"Car": v(write)}
-
-
-@pytest.mark.parametrize("policy", [PINNED, WritePolicy(None, 1), WritePolicy(v("1.1.0"), 9)])
-def test_a_write_version_that_somebody_set_or_took_away_stays(policy: WritePolicy) -> None:
-    blind = Stored(policy=policy, unreadable=["n7"], nodes=[other("n2", Offer("Car", applied()))])
-
-    assert blind.start(car("1.0.0", "1.1.0", write="0.0.0")).policies == {}
-
-
-def test_a_first_write_version_needs_a_node_that_can_store_it() -> None:
-    with pytest.raises(errors.WriteVersionError, match=r"2\.0\.0 \(step\) has no down") as caught:
-        Stored().start(car("1.0.0", "2.0.0", down=False, write="1.0.0"))
-    assert caught.value.nodes == ()
-
-
-def test_a_first_write_version_needs_every_node_of_the_type() -> None:
-    (able,) = offers_of({"Car": car("1.0.0", "1.1.0")})
-    low = Offer("Car", applied("0.9.0"))
-    far = Offer("Car", applied("1.0.0", "3.0.0"))
-    stored = Stored(
-        nodes=[
-            other("n2", able), other("n3", low), other("n4", far, is_alive=False), other("n5", Offer("Bus", applied())),
-        ],
-        unreadable=["n6"],
-    )  # fmt: skip
-
-    with pytest.raises(errors.WriteVersionError) as caught:
-        stored.start(car("1.0.0", "1.1.0", write="1.0.0"))
-    assert caught.value.nodes == ("n3", "n4", "n6")
-    assert str(caught.value) == (
-        "Car can't get its first write version, write_version='1.0.0': node pod n3 (n3): it supports 0.9.0 only; node "
-        "pod n4 (n4): it supports 3.0.0, more than one major version above; node n6: what it registered can't be read. "
-        "Replace or stop these nodes first, or leave write_version= out."
-    )
-    Stored(nodes=[other("n2", able), other("n5", Offer("Bus", applied()))]).start(car("1.0.0", write="1.0.0"))
 
 
 def test_each_type_is_asked_for_by_itself_and_the_first_refusal_stands() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -74,6 +74,32 @@ async def find_actor(store: Store, key: ActorKey, settings: Settings) -> ActorRe
     raise Refusal("unknown_actor", f"{key} is not stored in {store.name}. Check the id.", FOUND)
 
 
+class Family(click.Group):
+    """A command with subcommands: suggests one, as the tool does a command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand, or suggest one."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            raise click.UsageError(f"there is no command '{self.name} {name}'.{suggest(name, self.commands)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def pass_store_on(context: click.Context, store: str | None) -> None:
+    """Let subcommands have the store that was given before them."""
+    context.default_map = {name: {"store": store} for name in cast("Family", context.command).commands}
+
+
+async def known_types(store: Store, settings: Settings) -> set[str]:
+    """Return the types that the store, a node or a suite has."""
+    from lazymig.cli._suites import load_types  # noqa: PLC0415  (imports users' modules)
+
+    offered = {offer.type for node in await store.nodes() for offer in node.offers}
+    return {*await store.types(), *offered, *load_types(settings)}
+
+
 async def check_known(store: Store, actor_type: str, settings: Settings) -> None:
     """Refuse a type that neither the store nor a suite has.
 
@@ -90,11 +116,12 @@ async def check_known(store: Store, actor_type: str, settings: Settings) -> None
         raise unknown_type(actor_type, [*stored, *types])
 
 
-def unknown_type(actor_type: str, known: list[str]) -> Refusal:
+def unknown_type(actor_type: str, known: list[str], status: int = USAGE) -> Refusal:
     """Return the refusal of a type that nobody has."""
     names = ", ".join(sorted(set(known))) or "none"
     return Refusal(
         "unknown_actor_type",
         f"neither a suite nor the store has an actor type {actor_type!r}; known: {names}."
         f"{suggest(actor_type, known) or ' Correct the name, or add its suite to [tool.lazymig] in pyproject.toml.'}",
+        status,
     )

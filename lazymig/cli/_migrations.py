@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +9,11 @@ import click
 
 from lazymig import _version
 from lazymig.cli._access import common_options, opened, run
-from lazymig.cli._output import FINE, FOUND, Output, Refusal
+from lazymig.cli._output import FINE, FOUND, Output, Refusal, print_tables
 from lazymig.cli._settings import STORE_VARIABLE, Settings, read_settings
 from lazymig.cli._suites import load_types
 from lazymig.errors import CorruptStateError
+from lazymig.rollout import Census
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,36 +21,11 @@ if TYPE_CHECKING:
     from semver import Version
 
     from lazymig._migrations import Migration
-    from lazymig._records import AppliedSet
     from lazymig.store import Store
     from lazymig.suite import ActorType
 
 NO_INFO = "no info"
 """What stands for the version of imported actors that no software has migrated yet."""
-
-
-@dataclass(slots=True)
-class Census:
-    """A type's stored actors.
-
-    Attributes:
-        without_info: Imported ones that no software has migrated yet.
-        versions: The others by version.
-    """
-
-    without_info: int = 0
-    versions: Counter[Version] = field(default_factory=Counter)
-
-    @classmethod
-    def of(cls, counts: Mapping[AppliedSet | None, int]) -> Census:
-        """Sum up applied sets by their highest version."""
-        census = cls()
-        for applied, count in counts.items():
-            if applied is None:
-                census.without_info += count
-            else:
-                census.versions[_version.unpack(applied.highest)] += count
-        return census
 
 
 @click.command("migrations")
@@ -114,33 +88,35 @@ def _migration(step: Migration) -> dict[str, Any]:
 
 
 def _stored(census: Census) -> dict[str, Any]:
-    versions = [{"version": str(version), "actors": count} for version, count in sorted(census.versions.items())]
-    return {
-        "actors": census.without_info + census.versions.total(),
-        "without_info": census.without_info,
-        "versions": versions,
-    }
+    versions = [{"version": str(version), "actors": count} for version, count in _with_info(census).items()]
+    return {"actors": census.actors, "without_info": census.without_info, "versions": versions}
+
+
+def _with_info(census: Census) -> dict[Version, int]:
+    """Return how many actors are at each version, without those that no software has migrated yet."""
+    versions = dict(census.versions)
+    if census.without_info:
+        versions[_version.ZERO] -= census.without_info
+    return {version: count for version, count in versions.items() if count}
 
 
 def _print(name: str, actor_type: ActorType[Any] | None, census: Census | None, *, is_counted: bool) -> None:
     """Print a type's table: one row a version that is registered or stored, oldest first."""
-    from rich.console import Console  # noqa: PLC0415  (not for --json)
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415  (not for --json)
     from rich.text import Text  # noqa: PLC0415
 
     table = Table("version", "actors", "migration", "", box=None, title_justify="left", title_style="bold")
     table.title = Text(f"{name}, in no suite" if actor_type is None else f"{name}, supported {actor_type.supported}")
     table.columns[1].justify = "right"
     steps = {} if actor_type is None else {step.version: step for step in actor_type.migrations}
-    counts = Census() if census is None else census
+    counts = {} if census is None else _with_info(census)
     unknown = "?" if is_counted else ""
-    if counts.without_info:
-        table.add_row(NO_INFO, f"{counts.without_info:,}", "imported, not migrated yet", "")
-    for version in sorted({*steps, *counts.versions}):
-        shown = unknown if census is None else f"{counts.versions[version]:,}"
+    if census is not None and census.without_info:
+        table.add_row(NO_INFO, f"{census.without_info:,}", "imported, not migrated yet", "")
+    for version in sorted({*steps, *counts}):
+        shown = unknown if census is None else f"{counts.get(version, 0):,}"
         table.add_row(str(version), shown, *_described(version, steps.get(version), actor_type))
-    console = Console(width=None if Console().is_terminal else 1_000, highlight=False)
-    console.print(table)
+    print_tables(table)
 
 
 def _described(version: Version, step: Migration | None, actor_type: ActorType[Any] | None) -> tuple[Any, Any]:

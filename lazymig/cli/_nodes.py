@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lazymig import _version
-from lazymig.cli._access import common_options, opened, run
-from lazymig.cli._output import FOUND, Output, Refusal, plain, suggest
+from lazymig.cli._access import Family, common_options, opened, pass_store_on, run
+from lazymig.cli._output import FOUND, Output, Refusal, plain, print_tables, suggest
 from lazymig.cli._settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -18,23 +18,8 @@ if TYPE_CHECKING:
     from lazymig._fleet_records import NodeStatus, Offer
     from lazymig.store import Store
 
-SUBCOMMANDS = ("drain", "forget")
 
-
-class Nodes(click.Group):
-    """Suggests a subcommand, as the tool does a command."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the subcommand, or suggest one."""
-        name = args[0]
-        if name not in SUBCOMMANDS and not name.startswith("-"):
-            raise click.UsageError(f"there is no command 'nodes {name}'.{suggest(name, SUBCOMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
-
-
-@click.group("nodes", cls=Nodes, invoke_without_command=True)
+@click.group("nodes", cls=Family, invoke_without_command=True)
 @common_options
 @click.pass_context
 def command(context: click.Context, store: str | None) -> None:
@@ -43,7 +28,7 @@ def command(context: click.Context, store: str | None) -> None:
     A node is alive, draining (alive, and giving its actors up), or silent: its last heartbeat is older than its lease.
     Others may take a silent node's actors.
     """
-    context.default_map = {name: {"store": store} for name in SUBCOMMANDS}
+    pass_store_on(context, store)
     if context.invoked_subcommand is None:
         settings = read_settings(store)
         nodes = run(partial(_list, settings))
@@ -80,7 +65,10 @@ def forget(output: Output, name: str, store: str | None) -> None:
     that only read, until it notices. Exits with 1 then, and if there is no such node.
     """
     node = run(partial(_forget, name, read_settings(store)))
-    output.answer(_named(node), f"{_shown(node)} is forgotten")
+    if node is None:
+        output.answer({"id": name, "label": None}, f"node {plain(name)} is forgotten; its row could not be read")
+    else:
+        output.answer(_named(node), f"{_shown(node)} is forgotten")
 
 
 async def _list(settings: Settings) -> Sequence[NodeStatus]:
@@ -102,9 +90,14 @@ async def _drain(name: str, settings: Settings) -> NodeStatus:
         return node
 
 
-async def _forget(name: str, settings: Settings) -> NodeStatus:
+async def _forget(name: str, settings: Settings) -> NodeStatus | None:
     async with opened(settings) as store:
-        node = await _find(store, name)
+        try:
+            node = await _find(store, name)
+        except Refusal:
+            if not await store.forget(name):
+                raise
+            return None  # a row that can't be read is not among the nodes
         if node.is_alive:
             raise Refusal(
                 "living_node",
@@ -168,26 +161,28 @@ def _supported(offer: Offer) -> str:
     return str(_version.unpack(offer.registered.highest))
 
 
+def state_of(node: NodeStatus) -> str:
+    """Return "alive", "draining" or "silent"."""
+    return "silent" if not node.is_alive else "draining" if node.is_draining else "alive"
+
+
 def _print(nodes: Sequence[NodeStatus]) -> None:
     """Print a row for each node."""
-    from rich.console import Console  # noqa: PLC0415  (not for --json)
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415  (not for --json)
     from rich.text import Text  # noqa: PLC0415
 
     table = Table("label", "id", "state", "build", "heartbeat", "active", "versions", box=None)
     table.columns[4].justify = table.columns[5].justify = "right"
     for node in nodes:
-        state = "silent" if not node.is_alive else "draining" if node.is_draining else "alive"
         versions = ", ".join(f"{offer.type} {_supported(offer)}" for offer in node.offers)
         row = (
             node.label,
             node.node_id,
-            state,
+            state_of(node),
             node.build or "",
             f"{node.age_seconds:.1f} s ago",
             f"{node.active:,}",
             versions,
         )
         table.add_row(*(Text(plain(cell)) for cell in row))  # plain text, whatever brackets it holds
-    console = Console(width=None if Console().is_terminal else 1_000, highlight=False)
-    console.print(table)
+    print_tables(table)

@@ -17,6 +17,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from rich.table import Table
+
 SCHEMA = 1
 """Of all documents; it rises when a key changes its meaning or goes."""
 
@@ -133,6 +135,17 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def print_tables(*tables: Table) -> None:
+    """Print tables with an empty line after each; without a terminal their lines are as long as they need."""
+    from rich.console import Console  # noqa: PLC0415  (not for --json)
+
+    console = Console(width=None if Console().is_terminal else 1_000, highlight=False)
+    for table in tables:
+        console.print(table)
+        if len(tables) > 1:
+            console.print()
 
 
 def silence() -> None:

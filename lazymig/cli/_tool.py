@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = {
+    "census": "Count stored actors by version, or name those below one.",
     "config": "Show each setting and where it came from.",
     "export": "Write all actors of a type as JSON lines.",
+    "gate": "Ask whether a step of a deploy is safe.",
     "import": "Store actors from JSON lines.",
     "inspect": "Show what is stored of one actor.",
     "migrations": "Show what is registered, and how many actors are at each version.",
     "nodes": "List the nodes of the fleet; drain one, or forget one that is dead.",
+    "rollout": "Show where a deploy is; set what a type is written at.",
 }
 """Name and summary; each is the object ``command`` of the module ``lazymig.cli._<name>``."""
 

@@ -1,0 +1,45 @@
+"""Rolling deploys: what may be done next, and the write version of a type.
+
+Unknown means no. A *gate* answers whether a step is safe, with machine-readable reasons (`CODES`); `pin`, `flip` and
+`unpin` ask their gate and change the write version in one transaction, while no node registers.
+"""
+
+from lazymig.rollout._asking import (
+    flip,
+    forget,
+    gate_flip,
+    gate_pin,
+    gate_retire,
+    gate_roll_back,
+    gate_unpin,
+    pin,
+    unpin,
+)
+from lazymig.rollout._census import Census, Stragglers, census, stragglers
+from lazymig.rollout._phases import Step
+from lazymig.rollout._status import PHASES, ReleaseStatus, Status, status
+from lazymig.rollout._verdict import CODES, Gate, Reason
+
+__all__ = [
+    "CODES",
+    "PHASES",
+    "Census",
+    "Gate",
+    "Reason",
+    "ReleaseStatus",
+    "Status",
+    "Step",
+    "Stragglers",
+    "census",
+    "flip",
+    "forget",
+    "gate_flip",
+    "gate_pin",
+    "gate_retire",
+    "gate_roll_back",
+    "gate_unpin",
+    "pin",
+    "status",
+    "stragglers",
+    "unpin",
+]

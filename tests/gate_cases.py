@@ -1,0 +1,332 @@
+"""Each reason of a gate: a fleet that gives it alone, and the one that doesn't once the cure was done."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tests.worlds import An, World, node
+
+OLD, MINOR, NEW = "1.0.0", "1.0.0 1.1.0", "1.0.0 1.1.0 2.0.0"
+
+
+class Case(NamedTuple):
+    code: str
+    question: str
+    version: str | None
+    broken: World
+    mended: World
+    nodes: tuple[str, ...] = ()
+    total: int = 0
+    says: str = ""
+
+
+NO_WAY = {"2.0.0": "2.0.0 (many_drivers)"}
+ALL_NEW = (node("a", NEW), node("b", NEW))
+
+CASES = [
+    # --- pin
+    Case(
+        "not_supported",
+        "pin",
+        "1.1.0",
+        World((node("a", OLD), node("b", NEW))),
+        World((node("b", NEW),)),
+        nodes=("A",),
+        says="can't be stored at 1.1.0 by node a (A): it supports 1.0.0 only. Deploy",
+    ),
+    Case(
+        "cannot_store",
+        "pin",
+        "1.0.0",
+        World((node("a", NEW, one_way=NO_WAY), node("b", NEW, one_way=NO_WAY))),
+        World((node("a", NEW), node("b", NEW, one_way={"1.0.0": "1.0.0 (below the pin)"}))),
+        nodes=("A", "B"),
+        says="by 2 nodes, a (A), b (B): each has no way down: 2.0.0 (many_drivers). ",
+    ),
+    Case(
+        "cannot_store",
+        "pin",
+        "0.0.0",
+        World((node("a", NEW),)),
+        World((node("a", OLD),)),
+        nodes=("A",),
+        says="more than one major",
+    ),
+    Case(
+        "cannot_store",
+        "pin",
+        "1.0.0",
+        World((node("a", "<=1.1.0 2.0.0"),)),
+        World((node("a", "<=1.0.0 1.1.0"),)),
+        nodes=("A",),
+        says="begins with the baseline 1.1.0",
+    ),
+    Case(
+        "above_write_version",
+        "pin",
+        "2.0.0",
+        World(ALL_NEW, written="1.0.0"),
+        World(ALL_NEW),
+        says="'lazymig rollout flip Vehicle 2.0.0'",
+    ),
+    Case(
+        "unreadable_nodes",
+        "pin",
+        "1.0.0",
+        World(unreadable=("X",)),
+        World(),
+        nodes=("X",),
+        says="'lazymig nodes forget X'",
+    ),
+    # --- unpin
+    Case(
+        "cannot_read",
+        "unpin",
+        None,
+        World((node("a", OLD), node("b", NEW)), written="1.0.0"),
+        World(ALL_NEW, written="1.0.0"),
+        nodes=("A",),
+        says="stored at 2.0.0 by node b (B), which can't be read by: node a (A). Deploy",
+    ),
+    Case(
+        "unreadable_nodes",
+        "unpin",
+        None,
+        World(ALL_NEW, written="1.0.0", unreadable=("X",)),
+        World(ALL_NEW, written="1.0.0"),
+        nodes=("X",),
+    ),
+    # --- flip
+    Case(
+        "not_supported",
+        "flip",
+        "2.0.0",
+        World((node("a", MINOR), node("b", NEW)), written="1.0.0"),
+        World(ALL_NEW, written="1.0.0"),
+        nodes=("A",),
+        says="supports 1.1.0 only",
+    ),
+    Case(
+        "cannot_store",
+        "flip",
+        "1.1.0",
+        World((node("a", NEW, one_way=NO_WAY),)),
+        World((node("a", MINOR),)),
+        nodes=("A",),
+    ),
+    Case(
+        "below_write_version",
+        "flip",
+        "1.0.0",
+        World(ALL_NEW, written="2.0.0"),
+        World(ALL_NEW),
+        says="'lazymig rollout pin Vehicle 1.0.0'",
+    ),
+    Case(
+        "silent_nodes",
+        "flip",
+        "2.0.0",
+        World((node("a", NEW, alive=False), node("b", NEW))),
+        World(ALL_NEW),
+        nodes=("A",),
+        says="node a (A). 'lazymig nodes forget A' lets nothing",
+    ),
+    Case(
+        "unknown_version",
+        "flip",
+        "1.0.1",
+        World(ALL_NEW),
+        World(ALL_NEW, releases=("1.0.0 1.0.1",)),
+        says="has, or had, 1.0.1. Known are: 1.0.0, 1.1.0, 2.0.0.",
+    ),
+    Case(
+        "late_without_consent",
+        "flip",
+        "1.1.0",
+        World((node("a", "1.0.0 1.0.1 1.1.0"),), (An(MINOR), An("1.0.0 1.0.1 1.1.0"))),
+        World((node("a", "1.0.0 1.0.1 1.1.0", late="1.0.1"),), (An(MINOR),)),
+        total=1,
+        says="stored at a later version, but without 1.0.1: 1 actor, 'car-1'. Register 1.0.1 with late=True",
+    ),
+    Case(
+        "late_without_consent",
+        "flip",
+        "2.0.0",
+        World((node("a", "1.0.0 1.1.0 2.0.0"),), (An(OLD, base="1.0.0 2.0.0"),), "1.0.0"),
+        World((node("a", "1.0.0 1.1.0 2.0.0"),), (An(OLD, base=NEW),), "1.0.0"),
+        total=1,
+        says="kept as a base at a later version",
+    ),
+    Case("unreadable_nodes", "flip", "2.0.0", World(ALL_NEW, unreadable=("X", "Y")), World(ALL_NEW), nodes=("X", "Y")),
+    # --- retire
+    Case("unknown_version", "retire", "1.1.0", World(), World(ALL_NEW), says="Known are: none."),
+    Case(
+        "actors_lack",
+        "retire",
+        "1.1.0",
+        World(ALL_NEW, (An(OLD), An(NEW), An(), An("1.0.0 2.0.0"), An("<=1.5.0"))),
+        World(ALL_NEW, (An(NEW), An("<=1.5.0"))),
+        total=3,
+        says="stored without 1.1.0: 3 actors, 'car-1', 'car-3', 'car-4'. ",
+    ),
+    Case(
+        "entries_lack",
+        "retire",
+        "1.1.0",
+        World(ALL_NEW, (An(NEW, entries=(NEW, OLD)),)),
+        World(ALL_NEW, (An(NEW, entries=(NEW, MINOR)),)),
+        total=1,
+        says="with entries without 1.1.0: 1 actor, 'car-1'.",
+    ),
+    Case(
+        "entries_lack",
+        "retire",
+        "1.1.0",
+        World(ALL_NEW, (An(NEW, entries=(OLD, "1.0.0 2.0.0")),)),
+        World(ALL_NEW, (An(NEW, entries=("<=2.0.0",)),)),
+        total=1,
+    ),
+    Case(
+        "bases_lack",
+        "retire",
+        "1.1.0",
+        World(ALL_NEW, (An(MINOR, base="1.0.0 2.0.0"),)),
+        World(ALL_NEW, (An(MINOR, base=NEW),)),
+        total=1,
+    ),
+    Case(
+        "actors_drifted",
+        "retire",
+        "1.1.0",
+        World(ALL_NEW, (An(MINOR, writer=OLD, base=MINOR),)),
+        World(ALL_NEW, (An(MINOR, writer=OLD), An(MINOR, writer=MINOR, base=NEW))),
+        total=1,
+        says="reconcile is still to come",
+    ),
+    Case(
+        "nodes_lack",
+        "retire",
+        "1.1.0",
+        World((node("a", "1.0.0 2.0.0"), node("b", NEW)), (An(NEW),)),
+        World((node("b", NEW),), (An(NEW),)),
+        nodes=("A",),
+        says="of a release without 1.1.0: node a (A). ",
+    ),
+    Case(
+        "write_version_below",
+        "retire",
+        "1.1.0",
+        World(ALL_NEW, written="1.0.0"),
+        World(ALL_NEW, written="1.1.0"),
+        says="'lazymig rollout flip Vehicle 1.1.0' comes first.",
+    ),
+    Case("unreadable_nodes", "retire", "1.1.0", World(ALL_NEW, unreadable=("X",)), World(ALL_NEW), nodes=("X",)),
+    # --- roll back
+    Case(
+        "unknown_release",
+        "roll_back",
+        "1.1.0",
+        World(releases=(OLD,)),
+        World(releases=(OLD, MINOR)),
+        says="Known are: 1.0.0.",
+    ),
+    Case(
+        "actors_newer",
+        "roll_back",
+        "1.0.0",
+        World(actors=(An(NEW), An(MINOR)), releases=(OLD,)),
+        World(actors=(An(MINOR),), releases=(OLD,)),
+        total=1,
+        says="stored at a newer major than 1.0.0: 1 actor, 'car-1'. 'lazymig rollout pin Vehicle 1.0.0' comes first.",
+    ),
+    Case(
+        "converting_newer",
+        "roll_back",
+        "1.0.0",
+        World(actors=(An(OLD, converting="2.0.0"),), releases=(OLD,)),
+        World(actors=(An(OLD, converting="1.1.0"),), releases=(OLD,)),
+        total=1,
+    ),
+    Case(
+        "entries_newer",
+        "roll_back",
+        "1.0.0",
+        World(actors=(An(OLD, entries=(OLD, NEW)),), releases=(OLD,)),
+        World(actors=(An(OLD, entries=(OLD, MINOR)),), releases=(OLD,)),
+        total=1,
+    ),
+    Case(  # it would migrate
+        "bases_newer",
+        "roll_back",
+        "1.1.0",
+        World(actors=(An(OLD, base=NEW),), releases=(MINOR,)),
+        World(actors=(An(MINOR, base=NEW), An(OLD, base=MINOR)), releases=(MINOR,)),
+        total=1,
+    ),
+    Case(  # it would reconcile
+        "bases_newer",
+        "roll_back",
+        "1.1.0",
+        World(actors=(An(MINOR, writer=OLD, base=NEW),), releases=(MINOR,)),
+        World(actors=(An(MINOR, writer=OLD, base="1.0.0 2.0.0"),), releases=(MINOR,)),
+        total=1,
+    ),
+    Case(  # it would need a base of its own
+        "bases_newer",
+        "roll_back",
+        "1.1.0",
+        World(actors=(An(MINOR, base=NEW),), releases=(MINOR,), written="1.0.0"),
+        World(actors=(An(MINOR, base=NEW),), releases=(MINOR,), written="1.1.0"),
+        total=1,
+    ),
+    Case(
+        "actors_too_old",
+        "roll_back",
+        "1.1.0",
+        World(actors=(An("0.5.0"), An(), An(OLD)), releases=("<=1.0.0 1.1.0",)),
+        World(actors=(An(OLD),), releases=("<=1.0.0 1.1.0",)),
+        total=2,
+        says="below 1.0.0, the baseline of 1.1.0: 2 actors",
+    ),
+    Case(
+        "entries_too_old",
+        "roll_back",
+        "1.1.0",
+        World(actors=(An(OLD, entries=("0.5.0", OLD)),), releases=("<=1.0.0 1.1.0",)),
+        World(actors=(An(OLD, entries=(OLD,)),), releases=("<=1.0.0 1.1.0",)),
+        total=1,
+    ),
+    Case(
+        "nodes_store_newer",
+        "roll_back",
+        "1.0.0",
+        World((node("a", MINOR), node("b", NEW)), releases=(OLD,)),
+        World((node("a", MINOR), node("b", NEW)), releases=(OLD,), written="1.0.0"),
+        nodes=("B",),
+        says="storing what 1.0.0 can't read: node b (B). 'lazymig rollout pin Vehicle 1.0.0' comes first.",
+    ),
+    Case(
+        "write_version_above",
+        "roll_back",
+        "1.0.0",
+        World((node("b", NEW),), releases=(OLD,), written="1.1.0"),
+        World((node("b", NEW),), releases=(OLD,), written="1.0.0"),
+        says="could store nothing. 'lazymig rollout pin",
+    ),
+    Case(
+        "cannot_store",
+        "roll_back",
+        "2.0.0",
+        World((node("b", NEW, one_way=NO_WAY),), written="1.0.0"),
+        World((node("b", NEW),), written="1.0.0"),
+        says="2.0.0 can't store, for it has no way down: 2.0.0 (many_drivers). ",
+    ),
+    Case(
+        "unreadable_nodes",
+        "roll_back",
+        "1.0.0",
+        World(releases=(OLD,), unreadable=("X",)),
+        World(releases=(OLD,)),
+        nodes=("X",),
+    ),
+]
