@@ -136,13 +136,9 @@ class PostgresDealing:
     ) -> Operation[Committed]:
         """See `Dealing.commit_base`."""
         rows = {
-            "has_entries": entries is not None,
-            "converting": None,
-            "oldest": None,
+            **{"has_entries": entries is not None, "converting": None, "oldest": None},
             **_entry_columns(entries or ()),
-            "kept": [*base.kept],
-            "kept_values": [*base.kept.values()],
-            "dropped": [*base.dropped],
+            **{"kept": [*base.kept], "kept_values": [*base.kept.values()], "dropped": [*base.dropped]},
         }
         ((row,),) = yield whole((self._commit_base, {**rows, **of, **_columns(writes), **base.columns}))
         return _committed(of, row)

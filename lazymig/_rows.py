@@ -104,7 +104,7 @@ def _read_status(  # noqa: PLR0913  (a row)
     )
 
 
-def _read_offer(actor_type: Any, registered: Any, actions: Any, late: Any, one_way: Any) -> Offer:
+def _read_offer(actor_type: Any, registered: Any, actions: Any, late: Any, one_way: Any) -> Offer:  # noqa: PLR0913
     return Offer(
         read_type(actor_type),
         read_set(None, orjson.dumps(registered)),

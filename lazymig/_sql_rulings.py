@@ -15,6 +15,7 @@ from lazymig._rulings import (
     SAMPLE,
     AskActors,
     AskBases,
+    AskConverting,
     AskEntries,
     AskType,
     Based,

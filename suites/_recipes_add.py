@@ -13,8 +13,8 @@ Release Supports     Does                                    Before it is deploy
 Release 1 knows no city, and leaves it as it is when it stores another address. `reconcile` puts that right before
 release 2 sees it: the address that release 2 last stored is there as the base.
 
-Where release 1 can't bear a field that it doesn't know, ``lazymig rollout pin Customer 1.0.0`` comes before release 2 and
-``lazymig rollout flip Customer 1.1.0`` after it; `down` makes what is stored meanwhile.
+Where release 1 can't bear a field that it doesn't know, ``lazymig rollout pin Customer 1.0.0`` comes before release 2,
+and ``lazymig rollout flip Customer 1.1.0`` after it; `down` makes what is stored meanwhile.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ Release Supports     Does                                    Before it is deploy
         baseline
 ======= ============ ======================================= ==========================================================
 
-Release 2 is a major step, as release 1 can't work without the field. Until the flip, and after another pin too, release 1
-may come back and finds each number as it was. To rename a field is the same with two releases: put the value where it
-shall stay, and leave release 3 out.
+Release 2 is a major step, as release 1 can't work without the field. Until the flip, and after another pin too, release
+1 may come back and finds each number as it was. To rename a field is the same with two releases: put the value where
+it shall stay, and leave release 3 out.
 """
 
 from __future__ import annotations

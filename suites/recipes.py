@@ -8,8 +8,8 @@ Delete a field (or rename it)                 ``_recipes_delete.py``     it is p
 Change a field's type, and its name           ``_recipes_retype.py``     it is changed, the migration goes
 ============================================= ========================== ===========================================
 
-Each has its releases as suites of their own, says what each of them does and which command is run before it is deployed.
-What holds from the first step to the last, and on the way back:
+Each has its releases as suites of their own, says what each of them does and which command is run before it is
+deployed. What holds from the first step to the last, and on the way back:
 
 1. Every release reads what was last stored, whichever of them stored it.
 2. What a release stores and another one can't, is kept, as the actor's base, and is there again.

@@ -215,5 +215,7 @@ class Fleet:
 
     def _class_of(self, release: int) -> Callable[..., Actor]:
         (actor_type,) = self.recipe.releases[release - 1].actor_types.values()
-        actor_class: Any = actor_type.actor_class
+        made = actor_type.actor_class
+        assert made is not None
+        actor_class: Callable[..., Actor] = made
         return actor_class

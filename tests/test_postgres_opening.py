@@ -16,8 +16,8 @@ from psycopg import errors as driver_errors
 
 from lazymig import open_store
 from lazymig._entries import END
-from lazymig._postgres_dealing import dialect
 from lazymig._postgres_errors import translate
+from lazymig._postgres_dealing import dialect
 from lazymig._postgres_functions import FUNCTIONS
 from lazymig._postgres_sql import LAYOUTS, STATEMENTS
 from lazymig._records import ActorKey, Fence, NodeRecord

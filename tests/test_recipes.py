@@ -236,7 +236,7 @@ async def test_readers_of_the_new_field_see_what_old_writers_store_in_an_actor_t
         assert await old.call("Product", "p", "price") == 1.0
         for cents in (150, 275):
             async with old.activate("Product", "p") as activation:
-                value = await activation.state().migrate_and_load()
+                value: Any = await activation.state().migrate_and_load()
                 value["price"] = cents / 100
                 await activation.persist()
             assert await proxy.amount() == {"cents": cents, "currency": "USD"}
