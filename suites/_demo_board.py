@@ -59,27 +59,28 @@ class Board:
         self._news = news
         self._console.print(f"{self._elapsed:5.1f} s  {news}")
 
-    def show(self, crew: Crew) -> None:
-        """Show how far it is."""
+    def show_command(self, line: str, answer: str) -> None:
+        """Show a command that was typed, and what it answered."""
+        lines = "\n".join(f"          {one}" for one in answer.splitlines())
+        self._console.print(f"        $ {line}\n{lines}", soft_wrap=True, markup=False)
+
+    def show(self, crew: Crew, versions: Mapping[str, int]) -> None:
+        """Show how far it is: what each process did, and how many vehicles are stored at each version."""
         if self._live is not None:
-            self._live.update(self._picture(crew))
+            self._live.update(self._picture(crew, versions))
         elif time.monotonic() - self._reported >= REPORT_SECONDS:
             self._reported = time.monotonic()
             calls = sum(worker.tally.calls for worker in crew.workers)
-            shares = ", ".join(f"{version} {count:,}" for version, count in self._versions(crew).items())
+            shares = ", ".join(f"{version} {count:,}" for version, count in versions.items())
             self._console.print(f"{self._elapsed:5.1f} s  {calls:,} calls; vehicles at {shares}", soft_wrap=True)
 
     @property
     def _elapsed(self) -> float:
         return time.monotonic() - self._started
 
-    def _versions(self, crew: Crew) -> dict[str, int]:
-        old, new = crew.migrated_to("1.1.0"), crew.migrated_to("2.0.0")
-        return {"0.0.0": self._fleet - old, "1.1.0": old - new, "2.0.0": new}
-
-    def _picture(self, crew: Crew) -> RenderableType:
+    def _picture(self, crew: Crew, versions: Mapping[str, int]) -> RenderableType:
         bars = Table.grid(padding=(0, 2))
-        for version, count in self._versions(crew).items():
+        for version, count in versions.items():
             bars.add_row(version, ProgressBar(total=self._fleet, completed=count, width=BAR_WIDTH), f"{count:,}")
         return Group(process_table(crew), bars, Text(f"{self._elapsed:.1f} s  {self._news}"))
 
@@ -90,7 +91,7 @@ def process_table(crew: Crew) -> Table:
     total = [sum(column) for column in zip(*(_figures(worker.tally) for worker in crew.workers), strict=True)]
     table.add_column("process", "all")
     table.add_column("supports")
-    for name, figure in zip(("calls", "migrations", "refusals", "lock conflicts", "others"), total, strict=False):
+    for name, figure in zip(("calls", "migrations", "projections", "refusals", "lock conflicts", "others"), total, strict=False):
         table.add_column(name, f"{figure:,}", justify="right")
     table.add_column("end")
     for worker in crew.workers:
@@ -109,7 +110,7 @@ def version_table(versions: Mapping[str, int]) -> Table:
     return table
 
 
-def _figures(tally: Tally) -> tuple[int, int, int, int, int]:
+def _figures(tally: Tally) -> tuple[int, ...]:
     refusals, conflicts = tally.errors["NewerStateError"], tally.errors["ActorLockedError"]
     others = tally.errors.total() - refusals - conflicts
-    return tally.calls, tally.migrated.total(), refusals, conflicts, others
+    return tally.calls, tally.migrated.total(), tally.projections, refusals, conflicts, others

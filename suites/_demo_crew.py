@@ -139,11 +139,11 @@ class Crew:
         self.workers.append(worker)
         return worker
 
-    def stop(self) -> None:
-        """Let all stop in good order, and read their ledgers to the end."""
-        for worker in self.workers:
+    def stop(self, *workers: Worker) -> None:
+        """Let processes, or all of them, stop in good order, and read the ledgers to the end."""
+        for worker in workers or self.workers:
             worker.ask_to_stop()
-        for worker in self.workers:
+        for worker in workers or self.workers:
             worker.see_off()
         self.look()
 
@@ -152,7 +152,3 @@ class Crew:
         for worker in self.workers:
             worker.tally.catch_up()
             worker.check()
-
-    def migrated_to(self, version: str) -> int:
-        """Return how many vehicles were brought to a version."""
-        return sum(worker.tally.at(version) for worker in self.workers)

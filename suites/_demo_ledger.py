@@ -34,7 +34,7 @@ Legacy = dict[str, dict[str, Any]]
 class Ledger:
     """One process's lines: words between tabs, the first of which says what happened.
 
-    ===========  ==========================  ============================================
+    ============= ========================== ===================================================
     ``begin``    number, plate, delta        an acceleration is about to be asked for
     ``done``     number                      it was acknowledged
     ``void``     number, error               it did not happen
@@ -42,7 +42,8 @@ class Ledger:
     ``read``     plate                       a velocity was read
     ``unread``   plate, error                it was not
     ``migrated`` plate, version              a migration was committed
-    ===========  ==========================  ============================================
+    ``projected`` plate, version             it was, but for what is kept beside the pinned vehicle
+    ============= ========================== ===================================================
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,6 +74,7 @@ class Tally:
         pending: Number to plate and delta of accelerations without outcome.
         lost: Plate and delta of accelerations whose process was killed: they may have happened.
         migrated: How often each version was applied to each plate.
+        projections: Migrations above what the vehicle is stored at; each may run again.
         reads: Velocities read.
         writes: Accelerations acknowledged.
         was_killed: Its process was: calls may be without outcome.
@@ -84,6 +86,7 @@ class Tally:
     pending: dict[str, tuple[str, float]] = field(default_factory=dict)
     lost: list[tuple[str, float]] = field(default_factory=list)
     migrated: Counter[tuple[str, str]] = field(default_factory=Counter)
+    projections: int = 0
     reads: int = 0
     writes: int = 0
     was_killed: bool = False
@@ -94,10 +97,6 @@ class Tally:
     def calls(self) -> int:
         """Calls that were answered."""
         return self.reads + self.writes
-
-    def at(self, version: str) -> int:
-        """Return how many vehicles it brought to a version."""
-        return sum(one == version for _, one in self.migrated)
 
     def catch_up(self) -> Self:
         """Read the lines that came since; one that is not finished is left for later."""
@@ -132,6 +131,8 @@ class Tally:
                 self.errors[error] += 1
             case "migrated", (version,):
                 self.migrated[subject, version] += 1
+            case "projected", (_,):
+                self.projections += 1
             case _:
                 raise ValueError(f"{self.path} has a line that means nothing: {what!r}")
 

@@ -13,6 +13,7 @@ import pytest
 
 from lazymig.testing import goldens, release
 from suites import carts, logbook, users, vehicles
+from suites.recipes import RECIPES
 
 if TYPE_CHECKING:
     from semver import Version
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "golden"
 SUITES = {"vehicles": vehicles.suite, "users": users.suite, "logbook": logbook.suite, "carts": carts.suite}
+SUITES |= {f"recipe_{name}": recipe.suite for name, recipe in RECIPES.items()}
 RECORD = "LAZYMIG_RECORD_GOLDENS"
 COMMAND = f"{RECORD}=1 python -m pytest tests/test_goldens.py"
 
@@ -40,7 +42,9 @@ CASES = [
 def test_every_suite_has_golden_states() -> None:
     files = Path(vehicles.__file__).parent.glob("[a-z]*.py")
 
-    assert {path.stem for path in files} - {"demo", "greeter"} == SUITES.keys()  # whose state keeps its shape
+    stems = {path.stem for path in files} - {"demo", "greeter", "recipes"}  # greeters keep the shape of their state
+
+    assert stems | {f"recipe_{name}" for name in RECIPES} == SUITES.keys()
 
 
 @pytest.mark.parametrize(("folder", "suite", "version"), CASES)
