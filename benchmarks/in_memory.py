@@ -57,7 +57,7 @@ async def upgrade(chain: Chain, found: _plan.Found, state: Any) -> tuple[Any, Se
     if plan.steps:
         state = await _upgrade.run(plan.steps, state, None, None)
         migrated_at = NOW
-    _plan.stamp_after(chain, found, plan, creates_main=False, migrated_at=migrated_at)
+    _shapes.shape(chain, found, plan, _shapes.Storing(creates_main=False, migrated_at=migrated_at), None)
     return state, plan.steps
 
 

@@ -167,7 +167,8 @@ async def test_a_pin_while_migrations_run_is_obeyed_by_their_commit(store: Store
     await save(store, wallets.release("1.1.0"), amount=3, name="ann")
     new = wallets.release("2.0.0")
     migration = new.actor_types["Wallet"].migrations[-1]
-    function, calls = migration.function, []
+    function = migration.function
+    calls: list[Any] = []
 
     async def pinned_meanwhile(state: Any, context: Any) -> None:
         if not calls:
@@ -177,7 +178,8 @@ async def test_a_pin_while_migrations_run_is_obeyed_by_their_commit(store: Store
 
     migration.function, migration.is_async = pinned_meanwhile, True
     async with held(store, new) as activation:
-        assert (await activation.state().migrate_and_load())["money"]["amount"] == 3
+        value: Any = await activation.state().migrate_and_load()
+        assert value["money"]["amount"] == 3
         assert await value_of(store) == {"amount": 3, "name": "ann"}
     assert calls == [{"amount": 3, "name": "ann"}] * 2
 
@@ -222,7 +224,7 @@ async def test_a_persist_after_load_alone_brings_the_states_down_too(store: Stor
     await write_at(store, "1.1.0")
     async with held(store, new) as activation:
         for name in ("bob", "carl"):
-            value = await activation.state().load()
+            value: Any = await activation.state().load()
             assert value["money"] == EUR
             value["name"] = name
             await activation.persist()
@@ -238,7 +240,7 @@ async def test_load_gives_the_value_as_stored(store: Store, wallets: Wallets) ->
     await save(store, new, money=EUR, name="ann")
 
     async with held(store, new) as activation:
-        value = await activation.state().load()
+        value: Any = await activation.state().load()
         assert value == {"amount": 7, "name": "ann"}
         value["amount"] = 8
         await activation.persist()
@@ -332,7 +334,7 @@ async def test_an_activation_that_a_pin_meets_with_a_newer_base_is_refused_at_it
     new, middle = wallets.release("2.0.0"), wallets.release("1.1.0")
     await save(store, new, money=EUR, name="ann")
     async with held(store, middle) as activation:
-        value = await activation.state().migrate_and_load()
+        value: Any = await activation.state().migrate_and_load()
         await write_at(store, "1.0.0")
         value["amount"] = 9
         before = await stored(store)
@@ -476,7 +478,7 @@ async def test_a_base_of_newer_software_stays_where_releases_between_could_only_
         assert await load(store, new) == {"money": {"amount": 8, "currency": "EUR"}, "name": "ann"}
     assert (await stored(store))[:4] == before[:4]
     async with held(store, new) as activation:
-        value = await activation.state().migrate_and_load()
+        value: Any = await activation.state().migrate_and_load()
         for amount in (9, 10):
             value["money"]["amount"] = amount
             await activation.persist()
