@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig import _plan, _upgrade, codec
 from lazymig._entries import PAGE_BYTES, PAGE_ENTRIES, Entry, Range
-from lazymig._holding import PolicyChangedError, lowest
+from lazymig._holding import PolicyChangedError
 from lazymig._inspection import decode_entry
 from lazymig._records import Marks
 from lazymig._running import RUNNING, Running, Staged
+from lazymig._storing import lowest
 from lazymig.errors import ActivationError, StoreError
 
 if TYPE_CHECKING:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lazymig import _plan, _shapes
-from lazymig._bases import NO_BASE, BaseWrite, Kept
 from lazymig._migrating import Migrating
-from lazymig._records import NO_MARKS, Marks
 from lazymig._turn import TURN
-from lazymig._version import is_newer_major
 from lazymig.errors import (
     ActivationClosedError,
     ActivationError,
@@ -25,9 +21,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from lazymig._bases import Base
-    from lazymig._entries import Entry, Place
     from lazymig._lease import Lease
-    from lazymig._records import ActorKey, Stamp
+    from lazymig._records import ActorKey
     from lazymig.activation import Activation
     from lazymig.suite import ActorType
 
@@ -54,12 +49,14 @@ class Holding:
         migrated_at: When migrations ran in this activation.
         migrating: Migrations whose caller has left; they may have ended meanwhile.
         is_closed: Whether it has ended.
+        activation: As given.
+        has_lowered: Whether it has stored the states in an older shape.
         handed: The states, encoded, that migrations under way began with.
         projected: The states, encoded, as the activation has them where no base keeps them; else None.
     """
 
     __slots__ = (
-        "_activation", "_has_lowered", "_inferred", "handed", "is_closed", "key", "lease", "migrated_at", "migrating",
+        "_inferred", "activation", "handed", "has_lowered", "is_closed", "key", "lease", "migrated_at", "migrating",
         "plan", "projected", "refusal", "turns", "type",
     )  # fmt: skip
 
@@ -71,8 +68,8 @@ class Holding:
         lease: Lease | None,
         refusal: ActivationError | None,
     ) -> None:
-        self._activation = activation
-        self._has_lowered = False
+        self.activation = activation
+        self.has_lowered = False
         self.handed: Mapping[str, bytes] = {}
         self.projected: Mapping[str, bytes] | None = None
         self.key = key
@@ -169,6 +166,8 @@ class Holding:
             self._inferred = self.type.infer(main, self.key)
         inferred = (self._inferred or 0) if stamp is None else 0
         base, written = self.lease.base, self.lease.policy.version
+        if base is None and written is None:
+            return _plan.Found(stamp, bool(states), main is not None, inferred, self.lease.marks)
         if base is None:
             return _plan.Found(stamp, bool(states), main is not None, inferred, self.lease.marks, write_version=written)
         kept = base.states.get(self.type.state)
@@ -189,12 +188,12 @@ class Holding:
             return self.projected
         if self.lease is None:
             return {}
-        base = self._taken()
+        base = None if self.lease.base is None else self._taken()
         return self.lease.states if base is None else values_of(base, self.lease.states)
 
     def _taken(self) -> Base | None:
         """Return the base that stands for the states as stored."""
-        if self.lease is None or self.lease.base is None or (self.plan is None and not self._has_lowered):
+        if self.lease is None or self.lease.base is None or (self.plan is None and not self.has_lowered):
             return None
         return _plan.base_to_take(self.type.chain, self.found())
 
@@ -203,86 +202,15 @@ class Holding:
     ) -> _shapes.Shape | ActivationError:
         """Return how the actor is stored, or why it isn't."""
         plan = plan or self.plan
-        takes_base = plan.takes_base if self.plan is None and plan is not None else self._taken() is not None
+        takes_base = False
+        if self.lease is not None and self.lease.base is not None:
+            takes_base = plan.takes_base if self.plan is None and plan is not None else self._taken() is not None
         storing = _shapes.Storing(creates_main, has_main, self.migrated_at, takes_base)
         return _shapes.shape(self.type.chain, self.found(), plan, storing, self.key)
 
-    async def commit(
-        self,
-        lease: Lease,
-        writes: _Writes,
-        entries: Mapping[Place, Entry | None] | None = None,
-        *,
-        release: bool = False,
-    ) -> None:
-        """Store states and entries with their stamp, in the shape that the write policy asks for; needs a turn.
-
-        Args:
-            lease: The actor's.
-            writes: Name to encoded value; None removes the state.
-            entries: See `Commit.entries`.
-            release: Give the lock up in the same transaction.
-
-        Raises:
-            NewerStateError: This software stores nothing of the type any more.
-        """
-        while True:
-            with suppress(PolicyChangedError):
-                await self.commit_once(lease, writes, entries, release=release)
-                return
-
-    async def commit_once(  # noqa: PLR0913  (named, all but three)
-        self,
-        lease: Lease,
-        writes: _Writes,
-        entries: Mapping[Place, Entry | None] | None = None,
-        *,
-        plan: _plan.Plan | None = None,
-        projected: Mapping[str, bytes] | None = None,
-        release: bool = False,
-        oldest: int | None = None,
-    ) -> None:
-        """Do as `commit`, but for the write policy that was last heard of.
-
-        Args:
-            lease: As there.
-            writes: As there.
-            entries: As there.
-            plan: What was run.
-            projected: All states with what was run above the write version; ``writes`` are without that then.
-            release: As there.
-            oldest: What all stored entries were found to be at least at, packed; None: nobody looked.
-
-        Raises:
-            PolicyChangedError: It has changed; nothing was stored.
-        """
-        main, values = self.type.state, self.values_for(plan)
-        creates_main = writes.get(main) is not None and main not in values
-        has_main = writes[main] is not None if main in writes else main in values
-        shape = self.shape(plan, creates_main=creates_main, has_main=has_main)
-        if isinstance(shape, ActivationError):
-            raise shape
-        base, full = None, values
-        if shape.keep is not _shapes.Keep.AS_IT_IS:
-            full = left(values, writes) if projected is None else projected
-            low = await self._low(lease, shape, writes, full, is_projected=projected is not None)
-            base = self._base_write(lease, shape, writes, full, low)
-            writes = _changes(lease.states, low)
-        if entries and self.limit is not None:
-            entries = await self._activation.lowered_entries(entries, self.limit)
-        marks = self._marks(lease, shape.stamp, entries, oldest)
-        if not await lease.commit(writes, shape.stamp, release=release, entries=entries, marks=marks, base=base):
-            raise PolicyChangedError
-        self._has_lowered |= bool(shape.lowers)
-        if shape.lowers and shape.keep is _shapes.Keep.FIRST:
-            self.projected = full
-        else:
-            self.projected = None
-        if main in writes:
-            self._inferred = None  # of another value
-        has_removed = None in writes.values() or None in (entries or {}).values()
-        if has_removed and not (lease.states or release or lease.marks.oldest is None):
-            await lease.read_marks()  # it may be a new actor again
+    def forget_inferred(self) -> None:
+        """Note that the main state is another one by now."""
+        self._inferred = None
 
     @property
     def limit(self) -> int | None:
@@ -303,63 +231,6 @@ class Holding:
             return self.values
         return values_of(self.lease.base, self.lease.states) if plan.takes_base else self.lease.states
 
-    async def _low(
-        self, lease: Lease, shape: _shapes.Shape, writes: _Writes, full: Mapping[str, bytes], *, is_projected: bool
-    ) -> Mapping[str, bytes]:
-        """Return the states as they are stored."""
-        if is_projected:
-            return left(lease.states, writes)
-        return await self._activation.lowered(full, shape.lowers)
-
-    def _base_write(
-        self, lease: Lease, shape: _shapes.Shape, writes: _Writes, full: Mapping[str, bytes], low: Mapping[str, bytes]
-    ) -> BaseWrite | None:
-        """Return what becomes of the base."""
-        before = lease.base
-        kept = {} if before is None else before.states
-        if shape.keep is _shapes.Keep.NOTHING or not low:
-            return None if before is None else NO_BASE
-        if shape.keep is _shapes.Keep.FIRST:
-            first = {name: Kept(lease.states.get(name)) for name in writes if name not in kept}
-            applied, digest = (self.found().applied, 0) if before is None else (before.applied, before.digest)
-            return BaseWrite(applied, digest, states=first) if first else None
-        states = {name: Kept(full.get(name)) for name in {*full, *low}}
-        changed: dict[str, Kept | None] = {name: of for name, of in states.items() if kept.get(name) != of}
-        gone = dict.fromkeys(kept.keys() - states.keys())
-        return BaseWrite(shape.applied, shape.digest, is_current=True, states={**gone, **changed})
-
-    def _marks(
-        self, lease: Lease, stamp: Stamp | None, entries: Mapping[Place, Entry | None] | None, oldest: int | None
-    ) -> Marks | None:
-        if not entries and lease.marks == NO_MARKS:
-            return None
-        converting = self._mark(lease, entries)
-        is_over = self.found().is_new or (stamp is not None and stamp.applied.highest >= converting)
-        oldest = lowest(lease.marks.oldest if oldest is None else oldest, entries)
-        marks = Marks(0 if is_over else converting, oldest)
-        return None if marks == lease.marks and not entries else marks
-
-    def _mark(self, lease: Lease, entries: Mapping[Place, Entry | None] | None) -> int:
-        """Return up to which version, packed, the actor has entries, if its stamp doesn't tell.
-
-        Software that has not brought the actor up may put entries of a newer major: older software is refused from then
-        on, as it is during a conversion.
-        """
-        converting = lease.marks.converting
-        if not entries or self.found().is_new:
-            return converting
-        highest = max((entry.applied.highest for entry in entries.values() if entry is not None), default=0)
-        known = max(self.found().applied.highest, converting)
-        return highest if is_newer_major(highest, known) else converting
-
-
-def lowest(oldest: int | None, entries: Mapping[Place, Entry | None] | None) -> int | None:
-    """Return what all entries are at least at once some more are stored, packed; None if there are none."""
-    versions = [entry.applied.highest for entry in (entries or {}).values() if entry is not None]
-    if oldest is not None:
-        versions.append(oldest)
-    return min(versions, default=None)
-
 
 def values_of(base: Base, stored: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the states that a base stands for: those that it has, and those that older software left alone."""
@@ -370,14 +241,3 @@ def values_of(base: Base, stored: Mapping[str, bytes]) -> dict[str, bytes]:
         else:
             values[name] = kept.data
     return values
-
-
-def left(stored: Mapping[str, bytes], writes: Mapping[str, bytes | None]) -> dict[str, bytes]:
-    """Return states once some were written."""
-    return {name: data for name, data in {**stored, **writes}.items() if data is not None}
-
-
-def _changes(stored: Mapping[str, bytes], wanted: Mapping[str, bytes]) -> _Writes:
-    """Return what makes the wanted states of those that are stored."""
-    changes: _Writes = {name: data for name, data in wanted.items() if stored.get(name) != data}
-    return changes | dict.fromkeys(stored.keys() - wanted.keys())

@@ -146,8 +146,9 @@ def decide(chain: Chain, found: Found, key: ActorKey | None) -> Plan | Activatio
 
     All actors with the same applied set have the same plan, so the chain keeps those that were made.
     """
-    is_plain = found.has_main and not found.inferred and found.base is None and not found.marks.converting
-    if not is_plain or found.write_version not in {None, chain.release.highest}:
+    if not found.has_main or found.inferred or (found.marks is not NO_MARKS and found.marks.converting):
+        return _decide(chain, found, key)
+    if found.base is not None or found.write_version is not None:
         return _decide(chain, found, key)
     applied = found.applied
     plan: Plan | ActivationError | None = chain.plans.get(applied)
@@ -162,10 +163,12 @@ def _decide(chain: Chain, found: Found, key: ActorKey | None) -> Plan | Activati
     refusal = check(chain, found, key)
     if refusal is not None:
         return refusal
-    if found.is_new or not found.has_main:
-        applied = found.applied if found.has_states else found.applied.union(chain.release)
-        return Plan((), chain.release if found.is_new else applied, must_commit=False)
-    return _decide_main(chain, found, key)
+    if found.is_new:
+        return Plan((), chain.release, must_commit=False)
+    if found.has_main:
+        return _decide_main(chain, found, key)
+    applied = found.applied
+    return Plan((), applied if found.has_states else applied.union(chain.release), must_commit=False)
 
 
 def _decide_main(chain: Chain, found: Found, key: ActorKey | None) -> Plan | ActivationError:
@@ -301,8 +304,10 @@ def eager_tables(chain: Chain, found: Found) -> dict[str, int]:
         return {}
     if found.has_main:  # a base that is taken has them, but entries have no base
         pending = chain.pending(found.applied)
+    elif found.stamp is None:
+        pending = chain.migrations
     else:
-        pending = () if found.stamp is not None else chain.migrations
+        pending = ()
     if found.stamp is not None and found.stamp.writer != chain.release:
         lacked = {*pending, *chain.pending(found.stamp.writer)}
         pending = tuple(step for step in chain.migrations if step in lacked)

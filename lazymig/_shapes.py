@@ -84,10 +84,12 @@ def shape(
         storing: What is to be stored.
         key: The actor.
     """
-    refusal = _plan.check(chain, found, key)
+    refusal = None if found.write_version is None else _plan.check(chain, found, key)
     if refusal is not None:
         return refusal
     applied = _applied(chain, found, plan, storing)
+    if found.write_version is None and found.base is None and chain.knows(applied):
+        return Shape(_stamp(chain, found, plan, storing, applied), applied, Keep.AS_IT_IS)
     if storing.has_main and _plan.has_to_lower(chain, found, applied, takes_base=storing.takes_base):
         if storing.creates_main and found.write_version is not None:  # what the base gets has what this software knows
             applied = _joined(chain.release, found.applied.up_to(found.write_version))
@@ -135,7 +137,7 @@ def _applied(chain: Chain, found: Found, plan: Plan | None, storing: Storing) ->
 
 def _joined(first: AppliedSet, second: AppliedSet) -> AppliedSet:
     """Return what either has; mostly they are equal."""
-    return first if first == second else first.union(second)
+    return first if first is second or first == second else first.union(second)
 
 
 def stamp_after(chain: Chain, found: Found, plan: Plan | None, storing: Storing) -> Stamp | None:

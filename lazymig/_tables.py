@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
-from lazymig import _plan, _upgrade, codec
+from lazymig import _plan, _storing, _upgrade, codec
 from lazymig._entries import NEXT, PAGE_BYTES, PAGE_ENTRIES, Entry, Range
 from lazymig._inspection import decode_entry
 from lazymig._running import RUNNING, Running, Staged, running_in
@@ -236,7 +236,7 @@ class Tables:
         if running is not None:
             running.staged[-1].update(entries)
             return
-        await self._holding.commit(lease, {}, entries)
+        await _storing.commit(self._holding, lease, {}, entries)
         self._unstage(entries, running)
 
     def _unstage(self, places: Iterable[Place], running: Running | None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazymig import _plan, _upgrade
+from lazymig import _plan, _storing, _upgrade
 from lazymig._eager import Conversions
 from lazymig._holding import values_of
 from lazymig._inspection import decode_state
@@ -95,8 +95,8 @@ class Upbringing:
             if plan.steps or plan.reconciles or conversions.has_run:
                 holding.migrated_at = lease.now
             if made.has_to_be_stored or conversions.has_run:
-                await holding.commit_once(
-                    lease, made.writes, made.entries, plan=plan, projected=made.projected, oldest=oldest
+                await _storing.commit_once(
+                    holding, lease, made.writes, made.entries, plan=plan, projected=made.projected, oldest=oldest
                 )
         finally:
             self._reset_states()

@@ -19,7 +19,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from lazymig import _plan
+from lazymig import _plan, _storing
 from lazymig._holding import Holding, PolicyChangedError
 from lazymig._lowering import Lowering, lowered_entries
 from lazymig._records import MAX_NAME_BYTES, check_text
@@ -361,8 +361,8 @@ class Activation:
 
     async def _commit(self, lease: Lease, writes: dict[str, bytes | None], *, release: bool = False) -> None:
         if self._tables is None:
-            await self._holding.commit(lease, writes, release=release)
+            await _storing.commit(self._holding, lease, writes, release=release)
             return
         entries = self._tables.to_store()
-        await self._holding.commit(lease, writes, entries, release=release)
+        await _storing.commit(self._holding, lease, writes, entries, release=release)
         self._tables.note_stored(entries)

@@ -108,7 +108,7 @@ async def put(store: Store, key: ActorKey, golden: Golden) -> None:
     try:
         claim = await store.claim(key, fence)
         if not isinstance(claim, Claim):
-            raise AssertionError(f"{key} is held by {claim.owner}")
+            raise AssertionError(f"{key} is held by {claim.owner}")  # noqa: TRY004  (not a type that was given)
         stamp = None if golden.info is None else Stamp.of(golden.info)
         await store.commit(Commit(key, fence, 0, stamp, golden.states, release=True, epoch=claim.policy.epoch))
     finally:

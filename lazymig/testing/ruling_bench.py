@@ -46,7 +46,7 @@ async def pin(store: Store, version: int | None, actor_type: str = "Car") -> Non
     await store.rule(answers(policies={actor_type: version}), is_change=True)
 
 
-async def put(  # noqa: PLR0913  (a commit's fields)
+async def put(
     store: Store,
     actor_id: str,
     stamp: Stamp | None,

@@ -1,0 +1,226 @@
+"""How what an activation has is stored: its stamp, the shape of its states, its base, and the marks of its entries.
+
+Rules:
+
+1. What is stored was shaped for the write policy whose epoch the commit carries; for another one it is shaped anew.
+2. The activation's states stay as they are, whatever shape they are stored in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lazymig import _shapes
+from lazymig._bases import NO_BASE, BaseWrite, Kept
+from lazymig._holding import PolicyChangedError
+from lazymig._records import NO_MARKS, Marks
+from lazymig._version import is_newer_major
+from lazymig.errors import ActivationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lazymig import _plan
+    from lazymig._entries import Entry, Place
+    from lazymig._holding import Holding
+    from lazymig._lease import Lease
+    from lazymig._records import Stamp
+
+_Writes = dict[str, "bytes | None"]
+
+
+async def commit(
+    holding: Holding,
+    lease: Lease,
+    writes: _Writes,
+    entries: Mapping[Place, Entry | None] | None = None,
+    *,
+    release: bool = False,
+) -> None:
+    """Store states and entries with their stamp, in the shape that the write policy asks for; needs a turn.
+
+    Args:
+        holding: What the activation has of the actor.
+        lease: The actor's.
+        writes: Name to encoded value; None removes the state.
+        entries: See `Commit.entries`.
+        release: Give the lock up in the same transaction.
+
+    Raises:
+        NewerStateError: This software stores nothing of the type any more.
+    """
+    while True:
+        if _is_settled(holding, lease):
+            marks = _marks(holding, lease, lease.stamp, entries, None) if entries or lease.marks != NO_MARKS else None
+            if await lease.commit(writes, lease.stamp, release=release, entries=entries, marks=marks):
+                await _note_stored(holding, lease, writes, entries, release=release)
+                return
+        try:
+            await commit_once(holding, lease, writes, entries, release=release)
+        except PolicyChangedError:
+            continue
+        return
+
+
+async def commit_once(  # noqa: PLR0913  (named, all but four)
+    holding: Holding,
+    lease: Lease,
+    writes: _Writes,
+    entries: Mapping[Place, Entry | None] | None = None,
+    *,
+    plan: _plan.Plan | None = None,
+    projected: Mapping[str, bytes] | None = None,
+    release: bool = False,
+    oldest: int | None = None,
+) -> None:
+    """Do as `commit`, but for the write policy that was last heard of.
+
+    Args:
+        holding: As there.
+        lease: As there.
+        writes: As there.
+        entries: As there.
+        plan: What was run.
+        projected: All states with what was run above the write version; ``writes`` are without that then.
+        release: As there.
+        oldest: What all stored entries were found to be at least at, packed; None: nobody looked.
+
+    Raises:
+        PolicyChangedError: It has changed; nothing was stored.
+    """
+    main, values = holding.type.state, holding.values_for(plan)
+    creates_main = writes.get(main) is not None and main not in values
+    has_main = writes[main] is not None if main in writes else main in values
+    shape = holding.shape(plan, creates_main=creates_main, has_main=has_main)
+    if isinstance(shape, ActivationError):
+        raise shape
+    base, full = None, values
+    if shape.keep is not _shapes.Keep.AS_IT_IS:
+        full = left(values, writes) if projected is None else projected
+        low = await _low(holding, lease, shape, writes, full, is_projected=projected is not None)
+        base = _base_write(holding, lease, shape, writes, full, low)
+        writes = _changes(lease.states, low)
+    if entries and holding.limit is not None:
+        entries = await holding.activation.lowered_entries(entries, holding.limit)
+    marks = _marks(holding, lease, shape.stamp, entries, oldest)
+    if not await lease.commit(writes, shape.stamp, release=release, entries=entries, marks=marks, base=base):
+        raise PolicyChangedError
+    if shape.lowers:
+        holding.has_lowered = True
+        holding.projected = full if shape.keep is _shapes.Keep.FIRST else None
+    else:
+        holding.projected = None
+    await _note_stored(holding, lease, writes, entries, release=release)
+
+
+def _is_settled(holding: Holding, lease: Lease) -> bool:
+    """Tell whether the stamp stays, and there is nothing to bring down or to keep: as mostly."""
+    stamp, plan, chain = lease.stamp, holding.plan, holding.type.chain
+    return (
+        lease.base is None
+        and lease.policy.version is None
+        and plan is not None
+        and stamp is not None
+        and holding.migrated_at is None
+        and holding.type.state in lease.states
+        and stamp.writer == chain.release
+        and stamp.applied == plan.applied
+        and chain.knows(stamp.applied)
+    )
+
+
+async def _note_stored(
+    holding: Holding, lease: Lease, writes: _Writes, entries: Mapping[Place, Entry | None] | None, *, release: bool
+) -> None:
+    if holding.type.state in writes:
+        holding.forget_inferred()
+    has_removed = None in writes.values() or None in (entries or {}).values()
+    if has_removed and not (lease.states or release or lease.marks.oldest is None):
+        await lease.read_marks()  # it may be a new actor again
+
+
+async def _low(  # noqa: PLR0913  (what it is made of)
+    holding: Holding,
+    lease: Lease,
+    shape: _shapes.Shape,
+    writes: _Writes,
+    full: Mapping[str, bytes],
+    *,
+    is_projected: bool,
+) -> Mapping[str, bytes]:
+    """Return the states as they are stored."""
+    if is_projected:
+        return left(lease.states, writes)
+    return await holding.activation.lowered(full, shape.lowers)
+
+
+def _base_write(  # noqa: PLR0913, PLR0917  (likewise)
+    holding: Holding,
+    lease: Lease,
+    shape: _shapes.Shape,
+    writes: _Writes,
+    full: Mapping[str, bytes],
+    low: Mapping[str, bytes],
+) -> BaseWrite | None:
+    """Return what becomes of the base."""
+    before = lease.base
+    kept = {} if before is None else before.states
+    if shape.keep is _shapes.Keep.NOTHING or not low:
+        return None if before is None else NO_BASE
+    if shape.keep is _shapes.Keep.FIRST:
+        first = {name: Kept(lease.states.get(name)) for name in writes if name not in kept}
+        applied, digest = (holding.found().applied, 0) if before is None else (before.applied, before.digest)
+        return BaseWrite(applied, digest, states=first) if first else None
+    states = {name: Kept(full.get(name)) for name in {*full, *low}}
+    changed: dict[str, Kept | None] = {name: of for name, of in states.items() if kept.get(name) != of}
+    gone = dict.fromkeys(kept.keys() - states.keys())
+    return BaseWrite(shape.applied, shape.digest, is_current=True, states={**gone, **changed})
+
+
+def _marks(
+    holding: Holding,
+    lease: Lease,
+    stamp: Stamp | None,
+    entries: Mapping[Place, Entry | None] | None,
+    oldest: int | None,
+) -> Marks | None:
+    if not entries and lease.marks == NO_MARKS:
+        return None
+    converting = _mark(holding, lease, entries)
+    is_over = holding.found().is_new or (stamp is not None and stamp.applied.highest >= converting)
+    oldest = lowest(lease.marks.oldest if oldest is None else oldest, entries)
+    marks = Marks(0 if is_over else converting, oldest)
+    return None if marks == lease.marks and not entries else marks
+
+
+def _mark(holding: Holding, lease: Lease, entries: Mapping[Place, Entry | None] | None) -> int:
+    """Return up to which version, packed, the actor has entries, if its stamp doesn't tell.
+
+    Software that has not brought the actor up may put entries of a newer major: older software is refused from then
+    on, as it is during a conversion.
+    """
+    converting = lease.marks.converting
+    if not entries or holding.found().is_new:
+        return converting
+    highest = max((entry.applied.highest for entry in entries.values() if entry is not None), default=0)
+    known = max(holding.found().applied.highest, converting)
+    return highest if is_newer_major(highest, known) else converting
+
+
+def lowest(oldest: int | None, entries: Mapping[Place, Entry | None] | None) -> int | None:
+    """Return what all entries are at least at once some more are stored, packed; None if there are none."""
+    versions = [entry.applied.highest for entry in (entries or {}).values() if entry is not None]
+    if oldest is not None:
+        versions.append(oldest)
+    return min(versions, default=None)
+
+
+def left(stored: Mapping[str, bytes], writes: Mapping[str, bytes | None]) -> dict[str, bytes]:
+    """Return states once some were written."""
+    return {name: data for name, data in {**stored, **writes}.items() if data is not None}
+
+
+def _changes(stored: Mapping[str, bytes], wanted: Mapping[str, bytes]) -> _Writes:
+    """Return what makes the wanted states of those that are stored."""
+    changes: _Writes = {name: data for name, data in wanted.items() if stored.get(name) != data}
+    return changes | dict.fromkeys(stored.keys() - wanted.keys())
