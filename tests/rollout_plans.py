@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lazymig import Node, errors, rollout
 from lazymig._records import ActorKey
 from lazymig._version import is_newer_major, pack, parse, unpack
+from tests import postgres
 from tests.wallets import Wallets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -52,6 +54,16 @@ def draw(seed: int, steps: int = 18) -> list[Step]:
         else:
             plan.append((kind, rng.choice(RELEASES), rng.choice(IDS)))
     return plan
+
+
+@contextmanager
+def fresh(kind: str, folder: Path, seed: int) -> Iterator[str]:
+    """Return the URL of a new store."""
+    if kind == "postgres":
+        with postgres.schema_url() as url:
+            yield url
+    else:
+        yield "memory:" if kind == "memory" else f"sqlite:///{folder}/{seed}.db"
 
 
 class Fleet:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lazymig import open_store
-from tests import postgres
-from tests.rollout_plans import Fleet, Step, draw
+from tests.rollout_plans import Fleet, Step, draw, fresh
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from lazymig.store import Store
@@ -63,16 +60,6 @@ TRACES: dict[str, list[Step]] = {
 async def test_traces_of_the_models(store: Store, trace: str) -> None:
     async with Fleet(store) as fleet:
         await fleet.run(TRACES[trace])
-
-
-@contextmanager
-def fresh(kind: str, folder: Path, seed: int) -> Iterator[str]:
-    """Return the URL of a new store."""
-    if kind == "postgres":
-        with postgres.schema_url() as url:
-            yield url
-    else:
-        yield "memory:" if kind == "memory" else f"sqlite:///{folder}/{seed}.db"
 
 
 async def run(kind: str, folder: Path, seeds: range) -> None:
