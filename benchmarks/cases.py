@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from benchmarks import footprint, in_memory, on_postgres, on_sqlite, peers, tables
+from benchmarks import footprint, in_memory, on_postgres, on_sqlite, peers, rollouts, tables
 from benchmarks.measure import Size, measure
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ SLOW, SLOW_QUICK = Size(trials=7, rounds=12, calls=50), Size(trials=5, rounds=6,
 CROWD, CROWD_QUICK = Size(trials=7, rounds=8, calls=100), Size(trials=5, rounds=4, calls=100)
 MANY, MANY_QUICK = replace(SLOW, actors=1_000_000), replace(SLOW_QUICK, actors=50_000)
 LONG, LONG_QUICK = Size(trials=7, rounds=4, calls=50_000), Size(trials=5, rounds=2, calls=5_000)
+GATE, GATE_QUICK = replace(SLOW, actors=1_000_000), replace(SLOW_QUICK, actors=20_000)
+COUNTED, COUNTED_QUICK = replace(GATE, rounds=4, calls=2), replace(GATE_QUICK, calls=2)
 HELD, HELD_QUICK = Size(trials=1, rounds=1, calls=100_000), Size(trials=1, rounds=1, calls=10_000)
 """Bytes are the same each time."""
 
@@ -195,6 +197,18 @@ CASES = (
     Case(
         "scan-at-once", "the same", "SELECT, all rows in memory, decode",
         1.3, "ratio", partial(tables.scan, is_at_once=True), LONG, LONG_QUICK,
+    ),
+    Case(
+        "gate", "a gate that needs no count, {actors:,} actors, SQLite", "SELECT by key",
+        5_000.0, "µs", rollouts.gate, GATE, GATE_QUICK,
+    ),
+    Case(
+        "census", "census, {actors:,} actors, SQLite", "a bare GROUP BY",
+        2.0, "ratio", rollouts.census, COUNTED, COUNTED_QUICK,
+    ),
+    Case(
+        "pinned", "cold activation that takes its base, SQLite", "without a write version",
+        2.0, "ratio", rollouts.pinned, SLOW, SLOW_QUICK,
     ),
     Case(
         "memory", "{calls:,} active actors, states of 300 B", "their decoded values",

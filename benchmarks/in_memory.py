@@ -13,7 +13,7 @@ import orjson
 
 from benchmarks.measure import computed, repeated
 from benchmarks.things import FUNCTIONS, Car, suite, value
-from lazymig import Node, _plan, _upgrade, codec, open_store
+from lazymig import Node, _plan, _shapes, _upgrade, codec, open_store
 from lazymig._records import Stamp
 
 if TYPE_CHECKING:
