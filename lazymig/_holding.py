@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from lazymig.activation import Activation
     from lazymig.suite import ActorType
 
-_Writes = dict[str, "bytes | None"]
+
+_NO_TABLES: Mapping[str, int] = {}
 
 
 class PolicyChangedError(Exception):
@@ -180,6 +181,12 @@ class Holding:
     def decide(self) -> _plan.Plan | ActivationError:
         """Return what migrate-and-load has to do, or why it refuses."""
         return _plan.decide(self.type.chain, self.found(), self.key)
+
+    def eager_tables(self) -> Mapping[str, int]:
+        """Return the tables whose entries are to be converted first, see `lazymig._plan`."""
+        if self.lease is None or self.lease.marks.oldest is None:
+            return _NO_TABLES
+        return _plan.eager_tables(self.type.chain, self.found())
 
     @property
     def values(self) -> Mapping[str, bytes]:

@@ -247,10 +247,8 @@ class Chain:
 
     @property
     def one_way(self) -> tuple[tuple[int, str], ...]:
-        """The versions, packed, that have no way down, each with what lacks it, for people; the baseline is one."""
-        retired = () if self.baseline is None else ((self.floor, f"{self.baseline} is its baseline"),)
-        lacking = ((migration.packed, what) for migration in self.migrations for what in migration.one_way())
-        return (*retired, *lacking)
+        """The versions, packed, that have no way down, each with what lacks it, for people."""
+        return tuple((migration.packed, what) for migration in self.migrations for what in migration.one_way())
 
     @property
     def checksums(self) -> dict[int, int]:

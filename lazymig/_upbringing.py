@@ -10,14 +10,16 @@ Rules:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazymig import _plan, _storing, _upgrade
+from lazymig import _storing, _upgrade
 from lazymig._eager import Conversions
-from lazymig._holding import values_of
+from lazymig._holding import PolicyChangedError, values_of
 from lazymig._inspection import decode_state
 from lazymig._running import RUNNING, Running
 from lazymig._tables import Tables
+from lazymig.errors import ActivationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,35 +57,38 @@ class Upbringing:
         holding: What it has of the stored actor; its turn is held.
         states: Its handles.
         lease: The actor's lock.
-        plan: What is to be done.
-        eager: Tables whose entries are converted first, to which version, packed.
         telling: Told of it.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917  (the activation's parts)
+    def __init__(
         self,
         activation: Activation,
         holding: Holding,
         states: Mapping[str, State[Any]],
         lease: Lease,
-        plan: _plan.Plan,
-        eager: Mapping[str, int],
         telling: Telling,
     ) -> None:
         self._activation = activation
         self._holding = holding
         self._states = states
         self._lease = lease
-        self._plan = plan
-        self._eager = eager
         self._telling = telling
 
     async def run(self) -> None:
         """Convert entries, run the plan on copies, commit what came out, and let the handles see it.
 
-        Raises:
-            PolicyChangedError: The plan was made for another write policy; nothing was stored but converted entries.
+        Anew, if the write policy was changed meanwhile: nothing was stored then but converted entries.
         """
+        while self._holding.plan is None:
+            plan = self._holding.decide()
+            if isinstance(plan, ActivationError):
+                raise plan
+            self._plan = plan
+            self._eager = self._holding.eager_tables()
+            with suppress(PolicyChangedError):
+                await self._follow()
+
+    async def _follow(self) -> None:
         holding, lease, plan = self._holding, self._lease, self._plan
         before, stamp = dict(holding.values), lease.stamp
         kept = [(state, state.kept()) for state in self._states.values() if state.is_loaded]

@@ -16,11 +16,10 @@ Rules:
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from lazymig import _plan, _storing
-from lazymig._holding import Holding, PolicyChangedError
+from lazymig import _storing
+from lazymig._holding import Holding
 from lazymig._lowering import Lowering, lowered_entries
 from lazymig._records import MAX_NAME_BYTES, check_text
 from lazymig._running import running_in
@@ -331,23 +330,20 @@ class Activation:
     async def _bring_up(self, lease: Lease) -> None:
         holding = self._holding
         holding.raise_failure()
-        while holding.plan is None:
-            plan = holding.decide()
-            if isinstance(plan, ActivationError):
-                raise plan
-            has_entries = lease.marks.oldest is not None
-            eager = _plan.eager_tables(holding.type.chain, holding.found()) if has_entries else _NOTHING
-            if not (plan.must_commit or eager):
-                holding.plan = plan
-                break
+        plan = holding.decide()
+        if isinstance(plan, ActivationError):
+            raise plan
+        eager = holding.eager_tables()
+        if plan.must_commit or eager:
             holding.check_writable()
-            work = Upbringing(self, holding, self._states, lease, plan, eager, self._telling)
-            with suppress(PolicyChangedError):
-                if eager or plan.is_async:
-                    await holding.migrate(work.run, self._activation_seconds)
-                else:
-                    await work.run()
-        self._telling.activated(lease.stamp, len(holding.plan.steps))
+            work = Upbringing(self, holding, self._states, lease, self._telling)
+            if eager or plan.is_async:
+                await holding.migrate(work.run, self._activation_seconds)
+            else:
+                await work.run()
+        else:
+            holding.plan = plan
+        self._telling.activated(lease.stamp, len(plan.steps))
 
     def _fill_staged(self, state: State[T], default: T | None) -> T | None:
         main = self._holding.type.state
