@@ -10,10 +10,13 @@ from lazymig._rulings import (
     SAMPLE,
     AskActors,
     AskBases,
+    AskConverting,
     AskEntries,
+    AskSeen,
     AskType,
     Based,
     Counted,
+    Seen,
     TypeFacts,
 )
 
@@ -49,11 +52,14 @@ class MemoryRulings:
             except StopIteration as end:
                 ruled: Ruled = end.value
                 return ruled
-            answer = (
-                self._facts(question.actor_type, nodes())
-                if isinstance(question, AskType)
-                else _count(key.id for key, row in self._stored(question.actor_type) if _is_so(question, row))
-            )
+            answer = self._answer(question, nodes)
+
+    def _answer(self, question: Question, nodes: Callable[[], Sequence[NodeStatus]]) -> Any:
+        if isinstance(question, AskSeen):
+            return self._seen(question.actor_type, nodes())
+        if isinstance(question, AskType):
+            return self._facts(question.actor_type, nodes())
+        return _count(key.id for key, row in self._stored(question.actor_type) if _is_so(question, row))
 
     def note(self, ruled: Ruled) -> None:
         """Do what was decided."""
@@ -75,6 +81,10 @@ class MemoryRulings:
     def _stored(self, actor_type: str) -> list[tuple[ActorKey, Row]]:
         return [(key, row) for key, row in self._rows.items() if key.type == actor_type and row.revision]
 
+    def _seen(self, actor_type: str, nodes: Sequence[NodeStatus]) -> Seen:
+        releases = [release for (of, _), release in self._releases.items() if of == actor_type]
+        return Seen(self._policies.get(actor_type, NO_POLICY), releases, nodes, [])
+
     def _facts(self, actor_type: str, nodes: Sequence[NodeStatus]) -> TypeFacts:
         rows = [row for _, row in self._stored(actor_type)]
         bases = frozenset(_based(row) for row in rows if row.base is not None)
@@ -82,16 +92,8 @@ class MemoryRulings:
         known = {applied for applied in actors if applied is not None}
         known |= {based.base for based in bases} | {entry.applied for row in rows for entry in _entries(row)}
         oldest = [row.marks.oldest for row in rows if row.marks.oldest is not None]
-        return TypeFacts(
-            self._policies.get(actor_type, NO_POLICY),
-            [release for (of, _), release in self._releases.items() if of == actor_type],
-            nodes,
-            [],
-            frozenset(known),
-            actors,
-            bases,
-            min(oldest, default=None),
-        )
+        seen = self._seen(actor_type, nodes)
+        return TypeFacts(*seen, frozenset(known), actors, bases, min(oldest, default=None))
 
 
 def _is_so(question: Question, row: Row) -> bool:
@@ -105,7 +107,7 @@ def _is_so(question: Question, row: Row) -> bool:
         if oldest is None or (question.below is not None and oldest >= question.below):
             return False
         return any(entry.applied in question.sets for entry in _entries(row))
-    return not isinstance(question, AskType) and 0 < row.marks.converting >= question.version
+    return isinstance(question, AskConverting) and 0 < row.marks.converting >= question.version
 
 
 def _count(ids: Iterable[str]) -> Counted:

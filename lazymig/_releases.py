@@ -11,7 +11,8 @@ A release of a type is the set of versions that a node registers. The store keep
 |                                            | below that                                                           |
 
 A type with a write version is also stored at it: a node above it starts if it can do so, whatever was seen. One below
-it starts, and stores nothing of the type. A changed checksum never keeps a node from starting.
+it starts, and stores nothing of the type. A changed checksum never keeps a node from starting, nor does a stamp that
+can't be read, unless what actors have is asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazymig import _version
-from lazymig._rulings import NOBODY, AskActors, AskEntries, AskType, Release, Ruled
+from lazymig._rulings import NOBODY, AskActors, AskEntries, AskSeen, AskType, Release, Ruled
 from lazymig.errors import LateMigrationError, MissingMigrationError, WriteVersionError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from lazymig._fleet_records import Offer
     from lazymig._migrations import Chain
     from lazymig._records import NodeRecord
-    from lazymig._rulings import Counted, Question, Ruling, TypeFacts
+    from lazymig._rulings import Counted, Question, Ruling, Seen, TypeFacts
     from lazymig.suite import ActorType
 
     Asking = Generator[Question, Any, None]
@@ -69,14 +70,14 @@ def starting(node: NodeRecord, types: Mapping[str, ActorType[Any]], now: datetim
     releases: list[tuple[str, Release]] = []
     for offer in node.offers:
         actor_type = types[offer.type]
-        facts: TypeFacts = yield AskType(offer.type)
-        if all(release.applied != offer.registered for release in facts.releases):
-            yield from _check_late(offer, facts)
-            yield from _check_missing(offer, facts)
-        _check_write_version(offer, facts.policy.version)
-        if not facts.policy.epoch and actor_type.write_version is not None:
-            policies[offer.type] = _first_write_version(offer, facts, actor_type.write_version)
-        changed += _changed(actor_type.chain, facts)
+        seen: Seen = yield AskSeen(offer.type)
+        if all(release.applied != offer.registered for release in seen.releases):
+            yield from _check_late(offer, seen)
+            yield from _check_missing(offer, seen)
+        _check_write_version(offer, seen.policy.version)
+        if not seen.policy.epoch and actor_type.write_version is not None:
+            policies[offer.type] = _first_write_version(offer, seen, actor_type.write_version)
+        changed += _changed(actor_type.chain, seen)
         releases.append((offer.type, Release(offer.registered, actor_type.chain.checksums, node.build, now)))
     return Ruled(tuple(changed), policies, tuple(releases))
 
@@ -84,17 +85,18 @@ def starting(node: NodeRecord, types: Mapping[str, ActorType[Any]], now: datetim
 # --- the set of versions ---------------------------------------------------------------------------------------
 
 
-def _check_late(offer: Offer, facts: TypeFacts) -> Asking:
+def _check_late(offer: Offer, seen: Seen) -> Asking:
     """Refuse new versions below what was seen, unless they say that they may run late."""
-    seen = [release.applied for release in facts.releases]
-    highest = max((applied.highest for applied in seen), default=0)
+    sets = [release.applied for release in seen.releases]
+    highest = max((applied.highest for applied in sets), default=0)
     late = [
         version
         for version in offer.registered.packed
-        if version < highest and version not in offer.late and not any(applied.has(version) for applied in seen)
+        if version < highest and version not in offer.late and not any(applied.has(version) for applied in sets)
     ]
     if not late:
         return
+    facts: TypeFacts = yield AskType(offer.type)
     above = frozenset(
         applied
         for applied in facts.actors
@@ -110,13 +112,14 @@ def _check_late(offer: Offer, facts: TypeFacts) -> Asking:
     )
 
 
-def _check_missing(offer: Offer, facts: TypeFacts) -> Asking:
+def _check_missing(offer: Offer, seen: Seen) -> Asking:
     """Refuse a set that lacks what was seen, unless a baseline stands for it and nothing stored is below that."""
     registered = offer.registered
-    seen = {version for release in facts.releases for version in release.applied.packed}
-    lacked = sorted(version for version in seen.difference(registered.packed) if version <= registered.highest)
+    known = {version for release in seen.releases for version in release.applied.packed}
+    lacked = sorted(version for version in known.difference(registered.packed) if version <= registered.highest)
     if not lacked:
         return
+    facts: TypeFacts = yield AskType(offer.type)
     gone = [version for version in lacked if version > registered.floor]
     baseline = max(lacked[-1], registered.floor)
     below = frozenset(applied for applied in facts.actors if applied is None or applied.highest < baseline)
@@ -137,10 +140,10 @@ def _check_missing(offer: Offer, facts: TypeFacts) -> Asking:
         )
 
 
-def _changed(chain: Chain, facts: TypeFacts) -> Iterator[Changed]:
+def _changed(chain: Chain, seen: Seen) -> Iterator[Changed]:
     """Yield the migrations whose checksums are not those that were last seen."""
     known: dict[int, int] = {}
-    for release in sorted(facts.releases, key=lambda release: release.seen_at):
+    for release in sorted(seen.releases, key=lambda release: release.seen_at):
         known.update(release.checksums)
     for migration in chain.migrations:
         before = known.get(migration.packed)
@@ -157,16 +160,16 @@ def _check_write_version(offer: Offer, version: int | None) -> None:
         raise WriteVersionError(offer.type, _version.unpack(version), why)
 
 
-def _first_write_version(offer: Offer, facts: TypeFacts, wanted: Version) -> int:
+def _first_write_version(offer: Offer, seen: Seen, wanted: Version) -> int:
     """Return the first write version of a type, which all its nodes must be able to store."""
     version = _version.pack(wanted)
     _check_write_version(offer, version)
     unable = {
         node.node_id: f"{node.label} ({node.node_id}): {why}"
-        for node in facts.nodes
+        for node in seen.nodes
         if (offered := node.offer(offer.type)) is not None and (why := offered.why_not_stored(version))
     }
-    unable |= {node_id: f"{node_id}: what it registered can't be read" for node_id in facts.unreadable}
+    unable |= {node_id: f"{node_id}: what it registered can't be read" for node_id in seen.unreadable}
     if unable:
         raise WriteVersionError(offer.type, wanted, "; ".join(f"node {why}" for why in unable.values()), tuple(unable))
     return version

@@ -77,6 +77,28 @@ class TypeFacts(NamedTuple):
     oldest: int | None
 
 
+class Seen(NamedTuple):
+    """What a store knows of a type's software, whatever became of its actors.
+
+    Attributes:
+        policy: What its actors are stored as.
+        releases: All that were ever registered, in no order.
+        nodes: All registered nodes, of the type or not.
+        unreadable: Ids of registered nodes whose rows can't be read.
+    """
+
+    policy: WritePolicy
+    releases: Sequence[Release]
+    nodes: Sequence[NodeStatus]
+    unreadable: Sequence[str]
+
+
+class AskSeen(NamedTuple):
+    """Asks for what was `Seen` of a type: a stamp that can't be read hinders nobody."""
+
+    actor_type: str
+
+
 class AskType(NamedTuple):
     """Asks for the `TypeFacts` of a type."""
 
@@ -138,7 +160,7 @@ class Counted(NamedTuple):
 
 NOBODY = Counted(0, ())
 
-Question = AskType | AskActors | AskBases | AskEntries | AskConverting
+Question = AskSeen | AskType | AskActors | AskBases | AskEntries | AskConverting
 
 
 class Ruled(NamedTuple):

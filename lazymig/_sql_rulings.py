@@ -16,9 +16,11 @@ from lazymig._rulings import (
     AskActors,
     AskBases,
     AskEntries,
+    AskSeen,
     AskType,
     Based,
     Counted,
+    Seen,
     TypeFacts,
 )
 from lazymig._sql_lineage import UNSTAMPED
@@ -137,6 +139,8 @@ class SqlRulings:
     def _answer(self, question: Question) -> Operation[Any]:
         if isinstance(question, AskType):
             return (yield from self._facts(question.actor_type))
+        if isinstance(question, AskSeen):
+            return (yield from self._seen(question.actor_type))
         if isinstance(question, AskActors):
             return (yield from self._actors(question))
         if isinstance(question, AskBases):
@@ -145,6 +149,19 @@ class SqlRulings:
             return (yield from self._entries(question))
         of = {"type": question.actor_type, "version": question.version}
         return (yield from self._counted(self._sql.of_converting, of))
+
+    def _seen(self, actor_type: str) -> Operation[Seen]:
+        of = {"type": actor_type}
+        policy, releases, nodes = yield trip(
+            (self._sql.policy, of), (self._sql.releases, of), (self._sql.statuses, {"now": self._now()})
+        )
+        statuses, unreadable = _rows.read_fleet(nodes)
+        return Seen(
+            _rows.read_policy(None, actor_type, *(policy[0] if policy else (None, None))),
+            [_rows.read_release(actor_type, *row) for row in releases],
+            statuses,
+            unreadable,
+        )
 
     def _facts(self, actor_type: str) -> Operation[TypeFacts]:
         of = {"type": actor_type}

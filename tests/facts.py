@@ -11,7 +11,7 @@ from lazymig._calls import offers_of
 from lazymig._fleet_records import NodeStatus, Offer
 from lazymig._records import AppliedSet, NodeRecord
 from lazymig._releases import starting
-from lazymig._rulings import AskActors, AskEntries, AskType, Counted, Release, Ruled, TypeFacts
+from lazymig._rulings import AskActors, AskEntries, AskSeen, AskType, Counted, Release, Ruled, Seen, TypeFacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,6 +90,8 @@ class Stored:
         self.asked.append(question)
         if isinstance(question, AskType):
             return self.facts
+        if isinstance(question, AskSeen):
+            return Seen(*self.facts[:4])
         assert question.actor_type == "Car"
         assert question.sets
         ids: set[str] = set()

@@ -10,7 +10,7 @@ from lazymig import Suite, _version, errors
 from lazymig._calls import offers_of
 from lazymig._records import AppliedSet, NodeRecord
 from lazymig._releases import Changed, starting
-from lazymig._rulings import AskEntries, AskType, Release, Ruled
+from lazymig._rulings import AskEntries, AskSeen, AskType, Release, Ruled
 from tests.facts import NOW, Stored, applied, car, seen, v
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def test_a_set_seen_before_starts_again_whatever_else_was_seen() -> None:
     )  # fmt: skip
 
     assert stored.start(car("1.0.0", "1.1.0")).releases[0][1].applied == OLD
-    assert stored.asked == [AskType("Car")]
+    assert stored.asked == [AskSeen("Car")]
 
 
 def test_the_same_versions_above_another_baseline_are_another_set() -> None:
@@ -53,7 +53,7 @@ def test_a_new_release_that_goes_on_or_ends_sooner_starts(versions: Sequence[str
     stored = Stored(seen("1.0.0", "1.1.0"), actors={OLD: ["a"], None: ["b"]})
 
     stored.start(car(*versions))
-    assert stored.asked == [AskType("Car")]
+    assert stored.asked == [AskSeen("Car")]
 
 
 def test_a_hotfix_below_what_was_seen_must_say_that_it_may_be_late() -> None:
@@ -82,7 +82,7 @@ def test_a_hotfix_below_what_was_seen_is_refused_though_nothing_is_stored() -> N
     ) as caught:
         stored.start(car("1.0.0", "1.0.1", "1.1.0", "2.0.0"))
     assert caught.value.count == 0
-    assert stored.asked == [AskType("Car")]
+    assert stored.asked == [AskSeen("Car"), AskType("Car")]
 
 
 def test_a_release_whose_highest_is_the_hotfix_is_as_late() -> None:
@@ -145,11 +145,11 @@ def test_a_baseline_stands_for_what_is_gone_once_no_entry_is_below_it() -> None:
 
     with pytest.raises(errors.MissingMigrationError, match=r"1 stored actor with entries \('b'\) is below 1\.1\.0"):
         stored.start(car("2.0.0", baseline="1.1.0"))
-    assert stored.asked[1:] == [AskEntries("Car", frozenset({applied("1.0.0"), applied()}), v("1.1.0"))]
+    assert stored.asked[2:] == [AskEntries("Car", frozenset({applied("1.0.0"), applied()}), v("1.1.0"))]
 
     stored = Stored(seen("1.0.0", "1.1.0"), actors={OLD: ["a"]}, entries={applied("1.0.0"): []}, oldest=v("1.0.0"))
     stored.start(car("2.0.0", baseline="1.1.0"))  # the oldest is only a bound
-    assert len(stored.asked) == 2
+    assert len(stored.asked) == 3
 
 
 def test_a_baseline_that_is_too_low_stands_for_nothing_above_it() -> None:
@@ -224,9 +224,9 @@ def test_each_type_is_asked_for_by_itself_and_the_first_refusal_stands() -> None
     types["Bus"].migration("1.0.0")(lambda state, context: None)
     ruling = starting(NodeRecord("n1", "pod", None, 3.0, offers_of(types)), types, NOW)
 
-    facts = Stored().facts
-    assert next(ruling) == AskType("Bus")
-    assert ruling.send(facts) == AskType("Van")
+    facts = Stored().answer(AskSeen("Bus"))
+    assert next(ruling) == AskSeen("Bus")
+    assert ruling.send(facts) == AskSeen("Van")
     with pytest.raises(StopIteration) as end:
         ruling.send(facts)
     assert [(name, release.applied) for name, release in end.value.value.releases] == [
