@@ -42,9 +42,10 @@ _CLAIM = f"""
 _CLAIM_NEW = f"""
     INSERT INTO actor (type, id, revision, owner, number)
     SELECT :type, :id, 0, :node, :number WHERE EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (type, id) DO UPDATE SET owner = excluded.owner WHERE actor.owner = :node AND actor.number = :number
     {_CLAIMED}
 """  # noqa: S608  (likewise)
+"""The conflict is its own row, where it is executed twice (see `lazymig._sqlite_drivers`)."""
 
 _HOLDER = """
     SELECT owner FROM actor WHERE type = :type AND id = :id
@@ -300,7 +301,8 @@ DIALECT = Dialect(
     remove_offers="DELETE FROM offer WHERE incarnation = :node",
     drain="UPDATE node SET draining = 1 WHERE incarnation = :node RETURNING incarnation",
     statuses="""
-        SELECT incarnation, label, build, :now - at, lease, draining, active, offers
+        SELECT incarnation, label, build, CASE typeof(at) WHEN 'real' THEN :now - at END, lease,
+            draining, active, offers
         FROM node LEFT JOIN heartbeat USING (incarnation)
     """,
     add_heartbeat="INSERT INTO heartbeat (incarnation, at, lease) VALUES (:node, :at, :lease)",

@@ -6,7 +6,7 @@ A store joins with one more class beside its `StoreSuite`, with the same `open`.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -83,7 +83,7 @@ class BaseSuite(StoreBench):
         assert list((await store.entries(KEY, Range("log"), 9, 999)).data) == [b"1"]
 
     @pytest.mark.parametrize("wrong", [{"fence": Fence("n1", 2)}, {"fence": Fence("n2", 1)}, {"revision": 0}])
-    async def test_a_commit_that_is_refused_leaves_the_base(self, store: Store, wrong: Mapping[str, object]) -> None:
+    async def test_a_commit_that_is_refused_leaves_the_base(self, store: Store, wrong: Mapping[str, Any]) -> None:
         await store_base(store, 0, BaseWrite(NEW, 5, is_current=True, states={"a": Kept(b"a")}))
         right = commit(FENCE, 1, FIRST, main=b"2")
         for base in (NO_BASE, BaseWrite(NEWER, states={"a": None, "b": Kept(b"b")})):

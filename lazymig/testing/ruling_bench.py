@@ -22,7 +22,7 @@ def answers(*questions: Question, **ruled: Any) -> Callable[[], Ruling]:
     def ruling() -> Ruling:
         found = []
         for question in questions:
-            found.append((yield question))
+            found += [(yield question)]
         return Ruled(found, **ruled)
 
     return ruling
