@@ -58,6 +58,10 @@ METHODS = {
     "incarnations": "tests/test_heartbeat.py",
     "tables": "tests/test_tables.py tests/test_table_turns.py",
     "conversion of entries": "tests/test_entry_conversion.py tests/test_entries_in_migrations.py",
+    "write versions": "tests/test_write_version.py -k memory",
+    "write versions of entries": "tests/test_write_version_entries.py -k memory",
+    "drift": "tests/test_drift.py -k memory",
+    "plans of deploys": "tests/test_rollout_plans.py -k memory",
     "eager conversion": "tests/test_eager_conversion.py tests/test_eager_writing.py",
 }
 """The tests that make up a method; the first failure ends it."""
