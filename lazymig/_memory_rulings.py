@@ -6,7 +6,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from lazymig._bases import NO_POLICY, WritePolicy
-from lazymig._records import ActorKey
 from lazymig._rulings import (
     SAMPLE,
     AskActors,
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from lazymig._entries import Entry
     from lazymig._fleet_records import NodeStatus
     from lazymig._memory_rows import Row
-    from lazymig._records import AppliedSet
+    from lazymig._records import ActorKey, AppliedSet
     from lazymig._rulings import Question, Release, Ruled, Ruling
 
 
@@ -87,7 +86,7 @@ class MemoryRulings:
             self._policies.get(actor_type, NO_POLICY),
             [release for (of, _), release in self._releases.items() if of == actor_type],
             nodes,
-            (),
+            [],
             frozenset(known),
             actors,
             bases,

@@ -113,7 +113,7 @@ class PostgresDealing:
             return Claimed(owner)
         actor = (revision, owner, of["number"], *stamp)
         found = Found(actor, _pairs(names, values), _pairs(kept, kept_values))
-        return Claimed(owner, found, (version, epoch), clock)
+        return Claimed(owner, found, None if epoch is None else (version, epoch), clock)
 
     def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[Committed]:
         """See `Dealing.commit`."""
@@ -136,9 +136,13 @@ class PostgresDealing:
     ) -> Operation[Committed]:
         """See `Dealing.commit_base`."""
         rows = {
-            **{"has_entries": entries is not None, "converting": None, "oldest": None},
+            "has_entries": entries is not None,
+            "converting": None,
+            "oldest": None,
             **_entry_columns(entries or ()),
-            **{"kept": [*base.kept], "kept_values": [*base.kept.values()], "dropped": [*base.dropped]},
+            "kept": [*base.kept],
+            "kept_values": [*base.kept.values()],
+            "dropped": [*base.dropped],
         }
         ((row,),) = yield whole((self._commit_base, {**rows, **of, **_columns(writes), **base.columns}))
         return _committed(of, row)

@@ -67,11 +67,11 @@ _CLAIM = f"""
             {_FOUND};
         END IF;
         IF FOUND THEN
-            IF o_revision = 0 AND EXISTS (SELECT 1 FROM lazymig.entry WHERE type = %(type)s AND id = %(id)s) THEN
+            IF o_revision = 0 AND (
+                EXISTS (SELECT 1 FROM lazymig.entry WHERE type = %(type)s AND id = %(id)s)
+                OR EXISTS (SELECT 1 FROM lazymig.base WHERE type = %(type)s AND id = %(id)s)
+            ) THEN
                 o_oldest := 0;
-            END IF;
-            IF o_revision = 0 AND EXISTS (SELECT 1 FROM lazymig.base WHERE type = %(type)s AND id = %(id)s) THEN
-                o_base_revision := 0;
             END IF;
             IF o_base_lineage IS NOT NULL THEN
                 SELECT array_agg(name), array_agg(value) INTO o_kept, o_kept_values

@@ -94,7 +94,7 @@ def read_fleet(rows: Iterable[tuple[Any, ...]]) -> tuple[list[NodeStatus], list[
     return sorted(found, key=lambda node: (node.label, node.node_id)), sorted(unreadable)
 
 
-def _read_status(  # noqa: PLR0913  (a row)
+def _read_status(  # noqa: PLR0913, PLR0917  (a row)
     node_id: str, label: Any, build: Any, age: Any, lease: Any, draining: Any, active: Any, offers: Any
 ) -> NodeStatus:
     read = sorted((_read_offer(*offer) for offer in orjson.loads(offers)), key=lambda offer: offer.type)
@@ -104,7 +104,7 @@ def _read_status(  # noqa: PLR0913  (a row)
     )
 
 
-def _read_offer(actor_type: Any, registered: Any, actions: Any, late: Any, one_way: Any) -> Offer:  # noqa: PLR0913
+def _read_offer(actor_type: Any, registered: Any, actions: Any, late: Any, one_way: Any) -> Offer:
     return Offer(
         read_type(actor_type),
         read_set(None, orjson.dumps(registered)),
@@ -179,7 +179,7 @@ def read_table(key: ActorKey, name: Any) -> str:
 def read_marks(key: ActorKey, revision: int, converting: Any, oldest: Any) -> Marks:
     """Return what an actor's row says of its entries. An actor that was never stored has none.
 
-    A claim says 0 of the oldest if there are entries, but the actor's row is lost.
+    A claim says 0 of the oldest if there are entries, or a base, but the actor's row is lost.
     """
     if converting == 0 and oldest is None:
         return NO_MARKS
@@ -187,7 +187,7 @@ def read_marks(key: ActorKey, revision: int, converting: Any, oldest: Any) -> Ma
         if not ((value is None and what == "oldest entry") or (isinstance(value, int) and 0 <= value < 1 << 63)):
             raise CorruptStateError(key, f"its {what} is {value!r}")
     if not revision:
-        raise CorruptStateError(key, "it has marks of entries, but the revision 0 of an actor that was never stored")
+        raise CorruptStateError(key, "it has entries or a base, but the revision 0 of an actor that was never stored")
     return Marks(converting, oldest)
 
 
@@ -195,8 +195,6 @@ def read_base(
     key: ActorKey, revision: int, applied: AppliedSet | None, columns: Sequence[Any], rows: Iterable[tuple[Any, Any]]
 ) -> Base | None:
     """Return what newer software last stored of an actor; one that was never stored has none.
-
-    A claim says 0 of its revision if there is one, but the actor's row is lost.
 
     Args:
         key: The actor.

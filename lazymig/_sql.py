@@ -9,33 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
 from lazymig import _rows
+from lazymig._bases import NO_POLICY
 from lazymig._entries import END, Count, Page
 from lazymig._records import AppliedSet, Claim, Held, StoredActor
+from lazymig._sql_commits import looks_brief, of_lock, store
 from lazymig._sql_lineage import UNSTAMPED, Lineage
-from lazymig._sql_operations import BRIEF_BYTES, NO_BASE_ROWS, BaseRows, last, trip
+from lazymig._sql_operations import last, trip
 from lazymig._sql_rulings import SqlRulings
 from lazymig.errors import CorruptStateError, LeaseLostError
 
 if TYPE_CHECKING:
-    from lazymig._bases import BaseWrite, WritePolicy
+    from lazymig._bases import Base, WritePolicy
     from lazymig._entries import Range
     from lazymig._fleet_records import NodeStatus
     from lazymig._records import ActorKey, Commit, Fence, NodeRecord
     from lazymig._rulings import Ruling
-    from lazymig._sql_operations import Connection, Dialect, EntryRow, Found, Operation, Rows, Statement
+    from lazymig._sql_operations import Connection, Dialect, Found, Operation, Rows, Statement
     from lazymig._sql_rulings import RulingDialect
     from lazymig.store import Post, Pulse
 
 T = TypeVar("T")
 
-BRIEF_STATES = 20
-"""Up to how many states a commit that counts as brief stores."""
+_NO_BASE = [None, None, None]
+"""What an actor's row says of a base that isn't there."""
 
 
 class SqlStore:
@@ -130,10 +131,7 @@ class SqlStore:
 
     async def commit(self, commit: Commit) -> int | WritePolicy:
         """See `Store.commit`."""
-        sizes = [BRIEF_BYTES + 1 if data is None else len(data) for data in commit.writes.values()]  # removed: unknown
-        if commit.base is not None:
-            sizes += _sizes(commit.base)
-        is_brief = len(sizes) <= BRIEF_STATES and sum(sizes) <= BRIEF_BYTES and not commit.entries
+        is_brief = looks_brief(commit)
         return await self._learning(partial(self._commit, commit), durable=True, brief=is_brief)
 
     async def release(self, held: Sequence[tuple[ActorKey, Fence]]) -> None:
@@ -263,7 +261,7 @@ class SqlStore:
         return _rows.read_statuses(rows)
 
     def _claim(self, key: ActorKey, fence: Fence, dead: str | None, lineage: Lineage) -> Operation[Claim | Held | None]:
-        of = {**_held(key, fence), "now": self._connection.now(), "dead": dead}
+        of = {**of_lock(key, fence), "now": self._connection.now(), "dead": dead}
         found = yield from self._sql.dealing.claim(of)
         if found is None:
             raise LeaseLostError(key)
@@ -271,37 +269,14 @@ class SqlStore:
             return None if found.owner is None else Held(_rows.read_holder(key, found.owner))
         actor = yield from self._actor(key, found.found, lineage)
         now = datetime.now(UTC) if found.clock is None else _rows.EPOCH + timedelta(microseconds=found.clock)
-        return Claim(fence, actor, now, _rows.read_policy(key, key.type, *found.policy))
+        policy = NO_POLICY if found.policy is None else _rows.read_policy(key, key.type, *found.policy)
+        return Claim(fence, actor, now, policy)
 
     def _commit(self, commit: Commit, lineage: Lineage) -> Operation[int | WritePolicy]:
-        stamp = yield from lineage.columns(commit.key.type, commit.stamp)
-        of = {**_held(commit.key, commit.fence), **stamp, "revision": commit.revision, "keep": not commit.release}
-        of["epoch"] = commit.epoch
-        entries = None
-        if commit.marks is not None:
-            of |= {"converting": commit.marks.converting, "oldest": commit.marks.oldest}
-            entries = yield from self._entry_rows(commit, lineage)
-        if commit.base is not None:
-            base = yield from _base_rows(commit.key.type, commit.base, lineage)
-            done = yield from self._sql.dealing.commit_base(of, commit.writes, entries, base)
-        elif entries is None:
-            done = yield from self._sql.dealing.commit(of, commit.writes)
-        else:
-            done = yield from self._sql.dealing.commit_entries(of, commit.writes, entries)
+        done = yield from store(self._sql.dealing, commit, lineage)
         if done is None:
             raise LeaseLostError(commit.key)
         return done if isinstance(done, int) else _rows.read_policy(commit.key, commit.key.type, *done)
-
-    def _entry_rows(self, commit: Commit, lineage: Lineage) -> Operation[list[EntryRow]]:
-        """Return what a commit stores of entries, in order of their keys."""
-        sets = {id(entry.applied): entry.applied for entry in commit.entries.values() if entry is not None}
-        ids = {}  # by object: most entries of a commit have the same one
-        for of, applied in sets.items():
-            ids[of] = yield from lineage.id(commit.key.type, applied)
-        return [
-            (table, name, None, None) if entry is None else (table, name, entry[0], ids[id(entry[1])])
-            for (table, name), entry in sorted(commit.entries.items(), key=itemgetter(0))
-        ]
 
     def _entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int, lineage: Lineage) -> Operation[Page]:
         within = self._within(key, of)
@@ -329,7 +304,7 @@ class SqlStore:
 
     def _release(self, held: Sequence[tuple[ActorKey, Fence]]) -> Operation[None]:
         ordered = sorted(held, key=lambda pair: pair[0])
-        yield from self._sql.dealing.release([_held(key, fence) for key, fence in ordered])
+        yield from self._sql.dealing.release([of_lock(key, fence) for key, fence in ordered])
 
     def _read(self, key: ActorKey, lineage: Lineage) -> Operation[StoredActor | None]:
         found = yield from self._sql.dealing.read({"type": key.type, "id": key.id})
@@ -339,14 +314,13 @@ class SqlStore:
         return actor if actor.revision else None
 
     def _actor(self, key: ActorKey, found: Found, lineage: Lineage) -> Operation[StoredActor]:
-        revision, owner, number, applied, writer, migrated_at, converting, oldest, base_applied, *of_base = found.actor
+        revision, owner, number, applied, writer, migrated_at, converting, oldest, *of_base = found.actor
         revision = _rows.read_count(key, "revision", revision)
         number = _rows.read_count(key, "lock's number", number)
         read = yield from lineage.stamp(key, applied, writer, migrated_at)
         marks = _rows.read_marks(key, revision, converting, oldest)
         states = _rows.read_states(key, revision, found.states)
-        based = None if base_applied is None else (yield from lineage.get(key, base_applied))
-        base = _rows.read_base(key, revision, based, of_base, found.kept)
+        base = None if of_base == _NO_BASE else (yield from _base(key, revision, of_base, found.kept, lineage))
         return StoredActor(key, revision, read, states, _rows.read_owner(key, owner), number, marks, base)
 
     def _scan(self, actor_type: str, after: str, limit: int, lineage: Lineage) -> Operation[list[StoredActor]]:
@@ -379,25 +353,10 @@ class SqlStore:
         return frozenset(actor_id for actor_id, _ in inserted)
 
 
-def _held(key: ActorKey, fence: Fence) -> dict[str, Any]:
-    return {"type": key.type, "id": key.id, "node": fence.node, "number": fence.number}
-
-
-def _sizes(base: BaseWrite) -> list[int]:
-    """Return how many bytes are stored of each state of a base; of what is removed it isn't known."""
-    if base.applied is None:
-        return [BRIEF_BYTES + 1]
-    return [BRIEF_BYTES + 1 if kept is None else len(kept.data or b"") for kept in base.states.values()]
-
-
-def _base_rows(actor_type: str, base: BaseWrite, lineage: Lineage) -> Operation[BaseRows]:
-    if base.applied is None:
-        return NO_BASE_ROWS
-    number = yield from lineage.id(actor_type, base.applied)
-    columns = {"base_lineage": number, "base_digest": base.digest, "is_current": base.is_current}
-    ordered = sorted(base.states.items())
-    kept = {name: value.data for name, value in ordered if value is not None}
-    return BaseRows(columns, kept, [name for name, value in ordered if value is None])
+def _base(key: ActorKey, revision: int, columns: Sequence[Any], kept: Rows, lineage: Lineage) -> Operation[Base | None]:
+    number, *rest = columns
+    applied = None if number is None else (yield from lineage.get(key, number))
+    return _rows.read_base(key, revision, applied, rest, kept)
 
 
 def _applied_to(what: str, key: ActorKey, number: Any, lineage: Lineage) -> Operation[AppliedSet]:

@@ -92,13 +92,13 @@ class Claimed(NamedTuple):
     Attributes:
         owner: Who has the actor's lock; None if it was given up meanwhile.
         found: The actor, if the lock was got; else None.
-        policy: Version and epoch of its type's write policy, each None without one.
+        policy: Version and epoch of its type's write policy, None without one.
         clock: The engine's wall clock in microseconds, None if it has none.
     """
 
     owner: Any
     found: Found | None = None
-    policy: tuple[Any, Any] = (None, None)
+    policy: tuple[Any, ...] | None = None
     clock: int | None = None
 
 

@@ -15,7 +15,6 @@ from lazymig._rulings import (
     SAMPLE,
     AskActors,
     AskBases,
-    AskConverting,
     AskEntries,
     AskType,
     Based,

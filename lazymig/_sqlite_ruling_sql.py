@@ -63,10 +63,19 @@ RULING_DIALECT = RulingDialect(
             )
             UNION ALL
             SELECT next.base_lineage, next.lineage, next.written_by
-            FROM found JOIN actor AS next ON next.type = :type AND next.id = (
-                SELECT id FROM actor WHERE type = :type AND base_lineage IS NOT NULL
-                AND (base_lineage, lineage, written_by) > (found.base, found.lineage, found.writer)
-                ORDER BY base_lineage, lineage, written_by LIMIT 1
+            FROM found JOIN actor AS next ON next.type = :type AND next.id = COALESCE(
+                (
+                    SELECT id FROM actor WHERE type = :type AND base_lineage = found.base
+                    AND lineage = found.lineage AND written_by > found.writer ORDER BY written_by LIMIT 1
+                ),
+                (
+                    SELECT id FROM actor WHERE type = :type AND base_lineage = found.base
+                    AND lineage > found.lineage ORDER BY lineage, written_by LIMIT 1
+                ),
+                (
+                    SELECT id FROM actor WHERE type = :type AND base_lineage > found.base
+                    ORDER BY base_lineage, lineage, written_by LIMIT 1
+                )
             )
         )
         SELECT base, lineage, writer FROM found

@@ -1,4 +1,4 @@
-"""All SQL of the SQLite store: its layout, and the statements of its operations."""
+"""The statements of the SQLite store's operations; `lazymig._sqlite_layout` has its tables."""
 
 from __future__ import annotations
 
@@ -12,77 +12,7 @@ from lazymig._sql_operations import BRIEF_BYTES, Batch, Claimed, Dialect, Found,
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lazymig._sql_operations import BaseRows, Committed, EntryRow, Operation, Rows
-
-APPLICATION_ID = 0x6C7A6D67
-"""Marks a file as lazymig's ("lzmg"), so that another program's database is never taken for one."""
-
-LAYOUTS = (
-    """
-    CREATE TABLE actor (
-        type TEXT NOT NULL, id TEXT NOT NULL,
-        revision INTEGER NOT NULL,
-        version INTEGER, lineage INTEGER, written_by INTEGER, migrated_at INTEGER,
-        owner TEXT, number INTEGER NOT NULL DEFAULT 0,
-        converting INTEGER NOT NULL DEFAULT 0, oldest INTEGER,
-        base_lineage INTEGER, base_revision INTEGER, base_digest INTEGER,
-        PRIMARY KEY (type, id)
-    ) WITHOUT ROWID;
-    CREATE INDEX actor_lineage ON actor (type, lineage);
-    CREATE INDEX actor_base ON actor (type, base_lineage, lineage, written_by) WHERE base_lineage IS NOT NULL;
-    CREATE INDEX actor_oldest ON actor (type, oldest) WHERE oldest IS NOT NULL;
-    CREATE INDEX actor_converting ON actor (type, converting) WHERE converting <> 0;
-    CREATE TABLE state (
-        type TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL,
-        value BLOB NOT NULL,
-        PRIMARY KEY (type, id, name)
-    );
-    CREATE TABLE base (
-        type TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL,
-        value BLOB,
-        PRIMARY KEY (type, id, name)
-    );
-    CREATE TABLE entry (
-        type TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL,
-        value BLOB NOT NULL, lineage INTEGER NOT NULL,
-        PRIMARY KEY (type, id, name, key)
-    ) WITHOUT ROWID;
-    CREATE TABLE lineage (
-        id INTEGER PRIMARY KEY, type TEXT NOT NULL, applied TEXT NOT NULL,
-        UNIQUE (type, applied)
-    );
-    CREATE TABLE policy (type TEXT PRIMARY KEY, version INTEGER, epoch INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE release (
-        type TEXT NOT NULL, applied TEXT NOT NULL, checksums TEXT NOT NULL, build TEXT, seen_at INTEGER NOT NULL,
-        PRIMARY KEY (type, applied)
-    ) WITHOUT ROWID;
-    CREATE TABLE node (
-        incarnation TEXT PRIMARY KEY, label TEXT NOT NULL, build TEXT,
-        offers TEXT NOT NULL, draining INTEGER NOT NULL DEFAULT 0
-    ) WITHOUT ROWID;
-    CREATE TABLE heartbeat (
-        incarnation TEXT PRIMARY KEY, at REAL NOT NULL, lease REAL NOT NULL, active INTEGER NOT NULL DEFAULT 0
-    ) WITHOUT ROWID;
-    CREATE TABLE offer (
-        incarnation TEXT NOT NULL, type TEXT NOT NULL, action TEXT NOT NULL, below INTEGER NOT NULL,
-        supported INTEGER NOT NULL,
-        PRIMARY KEY (incarnation, type, action)
-    ) WITHOUT ROWID;
-    CREATE TABLE fleet (changes INTEGER NOT NULL);
-    INSERT INTO fleet VALUES (0);
-    CREATE TABLE call (
-        number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
-        type TEXT NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, arguments BLOB NOT NULL,
-        sender TEXT NOT NULL, chain TEXT NOT NULL, traceparent TEXT,
-        needs INTEGER NOT NULL, target TEXT, target_until REAL, since REAL NOT NULL, until REAL NOT NULL,
-        status INTEGER NOT NULL, taker TEXT, takes INTEGER NOT NULL DEFAULT 0, result BLOB
-    );
-    CREATE INDEX call_waiting ON call (type, actor) WHERE status = 0;
-    CREATE INDEX call_taken ON call (taker) WHERE status = 1;
-    CREATE INDEX call_sender ON call (sender);
-    """,
-)
-"""The layout's versions: script N brings a file from version N to N + 1."""
+    from lazymig._sql_operations import BaseRows, Committed, EntryRow, Operation, Rows, Statement
 
 ALIVE = "SELECT incarnation FROM heartbeat WHERE at <= :now AND :now < at + lease"
 
@@ -90,23 +20,32 @@ _IS_ALIVE = """EXISTS (
     SELECT 1 FROM heartbeat WHERE incarnation = actor.owner AND at <= :now AND :now < at + lease
 )"""
 
-_CLAIM = f"""
-    INSERT INTO actor (type, id, revision, owner, number)
-    SELECT :type, :id, 0, :node, :number WHERE EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
-    ON CONFLICT (type, id) DO UPDATE SET owner = excluded.owner, number = excluded.number
-    WHERE actor.owner IS NULL OR actor.owner IN (:node, :dead) OR NOT {_IS_ALIVE}
-    RETURNING revision, lineage, written_by, migrated_at, converting, CASE WHEN revision = 0 AND EXISTS (
-            SELECT 1 FROM entry WHERE type = :type AND id = :id
+_CLAIMED = """
+    RETURNING revision, lineage, written_by, migrated_at, converting, CASE WHEN revision = 0 AND (
+            EXISTS (SELECT 1 FROM entry WHERE type = :type AND id = :id)
+            OR EXISTS (SELECT 1 FROM base WHERE type = :type AND id = :id)
         ) THEN 0 ELSE oldest END,
-        base_lineage, CASE WHEN revision = 0 AND EXISTS (
-            SELECT 1 FROM base WHERE type = :type AND id = :id
-        ) THEN 0 ELSE base_revision END, base_digest,
-        (SELECT version FROM policy WHERE type = :type), (SELECT epoch FROM policy WHERE type = :type),
+        base_lineage, base_revision, base_digest, (SELECT epoch FROM policy WHERE type = :type),
         COALESCE((SELECT sum(length(value)) FROM state WHERE type = :type AND id = :id), 0) + CASE
             WHEN base_lineage IS NULL THEN 0
             ELSE COALESCE((SELECT sum(length(value)) FROM base WHERE type = :type AND id = :id), 0)
         END
+"""
+
+_CLAIM = f"""
+    UPDATE actor SET owner = :node, number = :number WHERE type = :type AND id = :id
+    AND (owner IS NULL OR owner IN (:node, :dead) OR NOT {_IS_ALIVE})
+    AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
+    {_CLAIMED}
 """  # noqa: S608  (a constant is put in, no value)
+
+_CLAIM_NEW = f"""
+    INSERT INTO actor (type, id, revision, owner, number)
+    SELECT :type, :id, 0, :node, :number WHERE EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
+    ON CONFLICT (type, id) DO UPDATE SET owner = excluded.owner WHERE actor.owner = :node AND actor.number = :number
+    {_CLAIMED}
+"""  # noqa: S608  (likewise)
+"""The conflict is its own row, where it is executed twice (see `lazymig._sqlite_drivers`)."""
 
 _HOLDER = """
     SELECT owner FROM actor WHERE type = :type AND id = :id
@@ -240,12 +179,15 @@ class SQLiteDealing:
     def claim(self, of: Mapping[str, Any]) -> Operation[Claimed | None]:
         """See `Dealing.claim`."""
         (rows,) = yield trip((_CLAIM, of))
+        if not rows:
+            (rows,) = yield trip((_CLAIM_NEW, of))
         if rows:
-            revision, *stamp, version, epoch, size = rows[0]
+            revision, *stamp, epoch, size = rows[0]
             actor = (revision, of["node"], of["number"], *stamp)
-            reads = [(_STATES, of)] if stamp[5] is None else [(_STATES, of), (_KEPT, of)]
-            states, *kept = yield Batch(reads, is_last=True, is_large=size > BRIEF_BYTES)
-            return Claimed(of["node"], Found(actor, states, *kept), (version, epoch))
+            reads = [(_STATES, of), *_more(of, epoch, stamp[_BASE_AT - 3])]
+            states, *more = yield Batch(reads, is_last=True, is_large=size > BRIEF_BYTES)
+            policy = None if epoch is None else more.pop(0)[0]
+            return Claimed(of["node"], Found(actor, states, *more), policy)
         (rows,) = yield last((_HOLDER, of))
         return Claimed(rows[0][0]) if rows else None
 
@@ -342,6 +284,12 @@ class SQLiteDealing:
                 yield trip((_FORGET_UNSTORED, lock))
 
 
+def _more(of: Mapping[str, Any], epoch: Any, base: Any) -> list[Statement]:
+    """Return what is read of an actor that few have: a write policy, a base."""
+    policy = [] if epoch is None else [(POLICY, of)]
+    return policy if base is None else [*policy, (_KEPT, of)]
+
+
 DIALECT = Dialect(
     dealing=SQLiteDealing(),
     end=b"\xff" * 8,
@@ -353,7 +301,7 @@ DIALECT = Dialect(
     remove_offers="DELETE FROM offer WHERE incarnation = :node",
     drain="UPDATE node SET draining = 1 WHERE incarnation = :node RETURNING incarnation",
     statuses="""
-        SELECT incarnation, label, build, :now - at, lease, draining, active, offers
+        SELECT incarnation, label, build, CASE typeof(at) WHEN 'real' THEN :now - at END, lease, draining, active, offers
         FROM node LEFT JOIN heartbeat USING (incarnation)
     """,
     add_heartbeat="INSERT INTO heartbeat (incarnation, at, lease) VALUES (:node, :at, :lease)",

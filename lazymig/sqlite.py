@@ -41,9 +41,10 @@ from lazymig._sqlite_drivers import (
 from lazymig._sqlite_errors import UNSYNCED, translating, trying
 from lazymig._sqlite_groups import Groups
 from lazymig._sqlite_here import Here
+from lazymig._sqlite_layout import APPLICATION_ID, LAYOUTS
 from lazymig._sqlite_post_sql import POST_DIALECT
 from lazymig._sqlite_ruling_sql import RULING_DIALECT
-from lazymig._sqlite_sql import APPLICATION_ID, DIALECT, LAYOUTS
+from lazymig._sqlite_sql import DIALECT
 from lazymig.errors import (
     StoreClosedError,
     StoreError,

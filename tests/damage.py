@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lazymig import ActorKey, Node, Suite
+from lazymig._bases import BaseWrite, Kept
 from lazymig._entries import Entry, Range
 from lazymig._records import Claim, Commit, Fence, Marks
 from lazymig.errors import ActivationError, CorruptStateError
@@ -37,9 +38,16 @@ COLUMNS = {
     ),
     "state": ("type", "id", "name", "value"),
     "entry": ("type", "id", "name", "key", "value", "lineage"),
+    "base": ("type", "id", "name", "value"),
     "lineage": ("id", "type", "applied"),
 }
-ORDERS = {"actor": "type, id", "state": "type, rowid", "entry": "type, id, name, key", "lineage": "id"}
+ORDERS = {
+    "actor": "type, id",
+    "state": "type, rowid",
+    "entry": "type, id, name, key",
+    "base": "type, rowid",
+    "lineage": "id",
+}
 TABLES = ("log", "other")
 PLACES = tuple((table, column) for table, columns in COLUMNS.items() for column in columns)
 
@@ -72,7 +80,7 @@ def box_suite() -> Suite:
 
 
 class DamagedStore:
-    """A store with the actors a and b, migrated, and c, imported only; b's row, states and entries can be damaged.
+    """A store with the actors a and b, migrated, and c, imported only; b's row, states, entries, base can be damaged.
 
     The tables have lost their NOT NULL, as a damaged file may have.
     """
@@ -111,7 +119,8 @@ class DamagedStore:
         put = {(table, f"{table} {key.id}"): Entry(b'{"n":2}', applied) for table in TABLES}
         marks = Marks(oldest=applied.highest)
         revision, stamp = claim.actor.revision, claim.actor.stamp
-        await store.commit(Commit(key, fence, revision, stamp, {}, release=True, entries=put, marks=marks))
+        base = BaseWrite(applied, 7, is_current=True, states={"kept": Kept(b'{"n":3}')})
+        await store.commit(Commit(key, fence, revision, stamp, {}, release=True, entries=put, marks=marks, base=base))
 
     async def _start(self) -> None:
         self._store = await self._open.enter_async_context(open_sqlite(self.path))
@@ -178,7 +187,7 @@ class DamagedStore:
 
     def _file(self) -> list[Any]:
         actors = [row[:14] + row[18:] for row in self._rows("actor")]  # all but the lock
-        return [actors, *map(self._rows, ("state", "entry", "lineage"))]
+        return [actors, *map(self._rows, ("state", "entry", "base", "lineage"))]
 
     # --- the readers -------------------------------------------------------------------------------------------
 
@@ -229,9 +238,10 @@ class DamagedStore:
         if found is None:
             assert not actors, "an actor was taken for unknown"
             return
-        (_, _, revision, _, lineage, writer, migrated_at, _, _, *marks) = actors[0]
+        (_, _, revision, _, lineage, writer, migrated_at, _, _, *marks, base, of_base, digest) = actors[0]
         assert found.revision == revision
         assert list(found.marks) == marks
+        self._compare_base(key, found, (base, of_base, digest))
         assert {name.encode(): value for name, value in found.states.items()} == states
         if found.stamp is None:
             assert (lineage, writer, migrated_at) == (0, 0, None), "migration-info was taken for none"
@@ -246,6 +256,16 @@ class DamagedStore:
         assert migrated_at is None or isinstance(migrated_at, int), "a fraction of a microsecond was taken for a time"
         time = None if migrated_at is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=migrated_at)
         assert info.migrated_at == time
+
+    def _compare_base(self, key: ActorKey, found: StoredActor, columns: tuple[Any, ...]) -> None:
+        if found.base is None:
+            assert columns == (None, None, None), "something that is kept was taken for nothing"
+            return
+        texts = {row[0]: row[4] for row in self._rows("lineage")}
+        rows = {row[4]: row[6] for row in self._rows_of("base", key)}
+        names = [str(version) for version in found.base.applied.versions]
+        assert (names, found.base.revision, found.base.digest) == (json.loads(texts[columns[0]]), *columns[1:])
+        assert {name.encode(): kept.data for name, kept in found.base.states.items()} == rows
 
     async def _check_entries(self, key: ActorKey) -> None:
         """Each entry is read as it is, or its actor is named."""
@@ -305,6 +325,7 @@ class DamagedStore:
         elif value == DEFAULT:
             assert not any(row[4] == b"state" for row in rows), "a stored state was taken for none"
         else:
+            rows += self._rows_of("base", key)
             assert any(same(value, expected(row[6])) for row in rows), f"{value!r} is not what is stored"
 
 

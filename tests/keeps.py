@@ -104,7 +104,9 @@ class SQLiteKeep:
         self._connection.execute("BEGIN IMMEDIATE")
         for table in TABLES:
             self._connection.execute(f"DELETE FROM {table}")
-        self._connection.execute("INSERT INTO actor (type, id, revision, lineage, written_by) VALUES ('Tally', 't', 1, 0, 0)")
+        self._connection.execute(
+            "INSERT INTO actor (type, id, revision, lineage, written_by) VALUES ('Tally', 't', 1, 0, 0)"
+        )
         self._connection.execute("INSERT INTO state VALUES ('Tally', 't', 'main', ?)", [LEGACY])
         self._connection.execute("COMMIT")
 

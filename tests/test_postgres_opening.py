@@ -16,9 +16,10 @@ from psycopg import errors as driver_errors
 
 from lazymig import open_store
 from lazymig._entries import END
-from lazymig._postgres_errors import translate
 from lazymig._postgres_dealing import dialect
+from lazymig._postgres_errors import translate
 from lazymig._postgres_functions import FUNCTIONS
+from lazymig._postgres_ruling_sql import ruling_dialect
 from lazymig._postgres_sql import LAYOUTS, STATEMENTS
 from lazymig._records import ActorKey, Fence, NodeRecord
 from lazymig.errors import (
@@ -150,7 +151,13 @@ def test_a_schema_is_put_into_every_statement_and_nothing_else_is() -> None:
     statements = asdict(dialect("mine"))
     statements |= vars(statements.pop("dealing"))
     assert statements.pop("end") == END
-    assert len(statements) == len(STATEMENTS) + len(FUNCTIONS) + len(["entries", "entries_backwards"])
+    assert len(statements) == len(STATEMENTS) + len(FUNCTIONS) + len(["entries", "entries_backwards", "read", "scan"])
+    of_rulings = asdict(ruling_dialect("mine"))
+    ((straggling, _),) = of_rulings.pop("stragglers")({}, [])
+    assert of_rulings.pop("numbers") is list
+    statements["stragglers"] = straggling
+    for name, found in of_rulings.items():
+        statements |= {name: found} if isinstance(found, str) else {f"{name} {text[:12]}": text for text in found}
     for text in statements.values():
         assert "lazymig." not in text
         assert '"mine".' in text

@@ -97,7 +97,7 @@ async def fill_the_disk(line: Line, url: str) -> None:
     """Store ever more until the file may not grow; then more than that is allowed again."""
     async with open_store(url) as store, Node(store, [boxes()]) as node:
         unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, unlimited[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, unlimited[1]))
         number = 0
         try:
             while True:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lazymig import Node, open_store, sqlite
-from lazymig._sqlite_sql import LAYOUTS
+from lazymig._sqlite_layout import LAYOUTS
 from lazymig.errors import (
     StoreError,
     StoreLayoutError,

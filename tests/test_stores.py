@@ -8,8 +8,11 @@ from hypothesis import settings
 from lazymig.memory import MemoryStore
 from lazymig.postgres import open_postgres
 from lazymig.sqlite import open_sqlite
+from lazymig.testing.base_suite import BaseSuite
 from lazymig.testing.entry_suite import EntrySuite
 from lazymig.testing.fleet_suite import FleetSuite
+from lazymig.testing.policy_suite import PolicySuite
+from lazymig.testing.ruling_suite import RulingSuite
 from lazymig.testing.store_machine import machine
 from lazymig.testing.store_suite import StoreSuite
 from tests import postgres
@@ -48,6 +51,18 @@ class TestMemoryFleet(Memory, FleetSuite):
     pass
 
 
+class TestMemoryPolicies(Memory, PolicySuite):
+    pass
+
+
+class TestMemoryBases(Memory, BaseSuite):
+    pass
+
+
+class TestMemoryRulings(Memory, RulingSuite):
+    pass
+
+
 class SQLite:
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_sqlite(folder / "store.db", clock=clock)
@@ -65,6 +80,18 @@ class TestSQLiteFleet(SQLite, FleetSuite):
     pass
 
 
+class TestSQLitePolicies(SQLite, PolicySuite):
+    pass
+
+
+class TestSQLiteBases(SQLite, BaseSuite):
+    pass
+
+
+class TestSQLiteRulings(SQLite, RulingSuite):
+    pass
+
+
 class SQLiteWithoutSync:
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_sqlite(folder / "store.db", synchronous="normal", clock=clock)
@@ -78,6 +105,18 @@ class TestSQLiteEntriesWithoutSync(SQLiteWithoutSync, EntrySuite):
     pass
 
 
+class TestSQLiteWithoutSyncPolicies(SQLiteWithoutSync, PolicySuite):
+    pass
+
+
+class TestSQLiteWithoutSyncBases(SQLiteWithoutSync, BaseSuite):
+    pass
+
+
+class TestSQLiteWithoutSyncRulings(SQLiteWithoutSync, RulingSuite):
+    pass
+
+
 class InlineSQLite:
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_sqlite(folder / "store.db", clock=clock, inline=True)
@@ -88,6 +127,18 @@ class TestInlineSQLiteStore(InlineSQLite, StoreSuite):
 
 
 class TestInlineSQLiteEntries(InlineSQLite, EntrySuite):
+    pass
+
+
+class TestInlineSQLitePolicies(InlineSQLite, PolicySuite):
+    pass
+
+
+class TestInlineSQLiteBases(InlineSQLite, BaseSuite):
+    pass
+
+
+class TestInlineSQLiteRulings(InlineSQLite, RulingSuite):
     pass
 
 
@@ -115,6 +166,18 @@ class TestPostgresFleet(Postgres, FleetSuite):
     pass
 
 
+class TestPostgresPolicies(Postgres, PolicySuite):
+    pass
+
+
+class TestPostgresBases(Postgres, BaseSuite):
+    pass
+
+
+class TestPostgresRulings(Postgres, RulingSuite):
+    pass
+
+
 class PartitionedPostgres:
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_postgres_in(folder, clock, partitions=3)
@@ -125,6 +188,18 @@ class TestPartitionedPostgresStore(PartitionedPostgres, StoreSuite):
 
 
 class TestPartitionedPostgresEntries(PartitionedPostgres, EntrySuite):
+    pass
+
+
+class TestPartitionedPostgresPolicies(PartitionedPostgres, PolicySuite):
+    pass
+
+
+class TestPartitionedPostgresBases(PartitionedPostgres, BaseSuite):
+    pass
+
+
+class TestPartitionedPostgresRulings(PartitionedPostgres, RulingSuite):
     pass
 
 

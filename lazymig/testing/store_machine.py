@@ -18,17 +18,21 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from lazymig._bases import BaseWrite, Kept
 from lazymig._entries import Entry, Range
 from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Marks, NodeRecord, Stamp, StoredActor
+from lazymig._rulings import AskActors, AskBases, AskConverting, AskEntries, AskType, Based, TypeFacts
 from lazymig._version import pack, parse
 from lazymig.errors import LazymigError
 from lazymig.memory import MemoryStore
 from lazymig.testing.clock import ManualClock
+from lazymig.testing.ruling_bench import answers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
+    from lazymig._rulings import Question
     from lazymig.store import Store
 
 NODES = ("n1", "n2", "n3")
@@ -49,6 +53,27 @@ entries = st.dictionaries(
     st.tuples(tables.filter(lambda table: table != "none"), entry_keys),
     st.none() | st.builds(Entry, st.sampled_from([b"", b"1", b"\x00\xff" * 5, b"x" * 40]), st.sampled_from(SETS)),
     max_size=6,
+)
+kept = st.none() | st.builds(Kept, st.sampled_from([None, b"", b"1", b"\x00\xff"]))
+bases = st.none() | st.builds(
+    BaseWrite,
+    st.none() | st.sampled_from(SETS),
+    st.sampled_from([0, -1, 2**62]),
+    st.booleans(),
+    st.dictionaries(st.sampled_from(["main", "other", "é"]), kept),
+)
+kinds = st.sampled_from(["Car", "bus", "none"])
+versions = st.none() | st.sampled_from([0, 1, 2**62])
+some_sets = st.frozensets(st.none() | st.sampled_from(SETS))
+some_bases = st.frozensets(
+    st.builds(Based, st.none() | st.sampled_from(SETS), st.sampled_from([None, *SETS[:2]]), st.sampled_from(SETS))
+)
+questions = st.one_of(
+    st.builds(AskType, kinds),
+    st.builds(AskActors, kinds, some_sets),
+    st.builds(AskBases, kinds, some_bases),
+    st.builds(AskEntries, kinds, st.frozensets(st.sampled_from(SETS)), st.none() | st.sampled_from([0, 1, 2, 2**62])),
+    st.builds(AskConverting, kinds, st.sampled_from([1, 2, 2**62])),
 )
 marks = st.builds(Marks, st.sampled_from([0, 1, 2**62]), st.none() | st.sampled_from([0, 1, 2**62]))
 ranges = st.builds(
@@ -132,9 +157,13 @@ class StoreMachine(RuleBasedStateMachine):
         writes=writes,
         release=st.booleans(),
         is_right=st.booleans(),
+        epoch=st.integers(0, 2),
+        base=bases,
     )
     def commit(self, *, is_right: bool, **fields: Any) -> None:
         """A commit, right or wrong."""
+        if is_right:
+            fields["epoch"] = self._epoch(fields["key"])
         stored = self._model._rows.get(fields["key"])  # noqa: SLF001  (the model is ours to look into)
         if is_right and stored is not None and stored.fence is not None:
             fields |= {"node_id": stored.fence.node, "number": stored.fence.number, "revision": stored.revision}
@@ -145,10 +174,24 @@ class StoreMachine(RuleBasedStateMachine):
             fields["stamp"],
             fields["writes"],
             fields["release"],
+            epoch=fields["epoch"],
+            base=fields["base"],
         )
         self.both(lambda store: store.commit(change))
 
-    @rule(key=keys, entries=entries, marks=marks, writes=writes, release=st.booleans(), stamp=st.sampled_from(STAMPS))
+    def _epoch(self, key: ActorKey) -> int:
+        policy = self._model._policies.get(key.type)  # noqa: SLF001  (likewise)
+        return 0 if policy is None else policy.epoch
+
+    @rule(
+        key=keys,
+        entries=entries,
+        marks=marks,
+        writes=writes,
+        release=st.booleans(),
+        stamp=st.sampled_from(STAMPS),
+        base=bases,
+    )
     def commit_entries(self, *, key: ActorKey, stamp: Stamp | None, release: bool, **fields: Any) -> None:
         """A commit that puts and removes entries, under a claim unless another node has the actor."""
         self._number += 1
@@ -157,7 +200,25 @@ class StoreMachine(RuleBasedStateMachine):
         stored = self._model._rows.get(key)  # noqa: SLF001  (likewise)
         revision = 0 if stored is None else stored.revision
         change = Commit(key, fence, revision, stamp, fields["writes"], release, fields["entries"], fields["marks"])
+        change = change._replace(epoch=self._epoch(key), base=fields["base"])
         self.both(lambda store: store.commit(change))
+
+    @rule(kind=kinds, version=versions, is_change=st.booleans())
+    def change_policy(self, kind: str, version: int | None, *, is_change: bool) -> None:
+        """A write version is set or taken away, or only asked about."""
+        ruling = answers(AskActors(kind, frozenset(SETS)), policies={kind: version})
+        self.both(lambda store: store.rule(ruling, is_change=is_change))
+
+    @rule(asked=st.lists(questions, min_size=1, max_size=3))
+    def ask(self, asked: list[Question]) -> None:
+        """A ruling asks."""
+        self.both(lambda store: store.rule(answers(*asked)))
+
+    @rule(kind=kinds, sets=some_sets, after=st.sampled_from(["", "A", "_", "é"]), limit=st.integers(1, 4))
+    def count_stragglers(self, kind: str, sets: frozenset[AppliedSet | None], after: str, limit: int) -> None:
+        """Who lags behind, and how many entries there are of each set."""
+        self.both(lambda store: store.stragglers(kind, sets, after=after, limit=limit))
+        self.both(lambda store: store.entry_census(kind))
 
     @rule(key=keys, of=ranges, limit=st.integers(1, 4), max_bytes=st.sampled_from([1, 10, 11, 50, 1_000]))
     def read_entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> None:
@@ -207,9 +268,14 @@ async def _outcome(operation: Callable[[Store], Awaitable[Any]], store: Store) -
 
 def _comparable(found: Any) -> Any:
     if isinstance(found, Claim):
-        return ("claim", found.fence, _comparable(found.actor))
+        return ("claim", found.fence, _comparable(found.actor), found.policy)
     if isinstance(found, StoredActor):
-        return (found.key, found.revision, found.stamp, dict(found.states), found.owner, found.number, found.marks)
+        base = None if found.base is None else (*found.base[:3], dict(found.base.states))
+        return (*found[:3], dict(found.states), *found[4:-1], base)
+    if isinstance(found, TypeFacts):
+        assert found.known >= {based.base for based in found.bases} | {of for of in found.actors if of is not None}
+        nodes = [(node.node_id, node.is_alive) for node in found.nodes]
+        return (found.policy, nodes, found.actors, found.bases, found.oldest)
     if isinstance(found, dict):
         return {key: value for key, value in found.items() if value}
     if isinstance(found, (list, tuple)):
