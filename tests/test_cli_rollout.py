@@ -350,6 +350,14 @@ def test_an_unknown_type_is_pinned_with_a_word_of_warning(project: Project) -> N
     assert project.document("rollout", "status", "Vehicel")["epoch"] == 2
 
 
+def test_a_suite_that_cannot_be_imported_hides_no_answer(project: Project) -> None:
+    project.store({})
+    project.configure('[tool.lazymig]\nsuites = ["nowhere:suite"]\n')
+    assert lines(project.run("rollout", "pin", "Vehicle", "1.0.0"))[0] == "done: Vehicle is written at 1.0.0"
+    assert lines(project.run("rollout", "unpin", "Vehicle")) == ["done: Vehicle has no write version any more"]
+    assert "can't be imported" in project.refused("gate", "flip", "Lorry", "1.0.0", status=2)
+
+
 def test_a_type_that_only_a_suite_has_is_known(project: Project) -> None:
     project.store({})
     document = project.document("rollout", "status", "Vehicle")

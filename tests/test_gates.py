@@ -49,8 +49,8 @@ def test_many_nodes_and_actors_are_counted_and_the_first_ones_named() -> None:
     assert len(reason.nodes) == 7
     assert "7 nodes, n1 (N1), n2 (N2), n3 (N3), n4 (N4), n5 (N5) and 2 more: each supports 1.0.0 only. " in reason.text
     (reason,) = ask(World(ALL_NEW, (An(OLD),) * 1_234), "retire", "2.0.0").reasons
-    assert (reason.count, reason.actors) == (1_234, ("car-1", "car-2", "car-3", "car-4", "car-5"))
-    assert "1,234 actors, 'car-1', 'car-2', 'car-3', 'car-4', 'car-5' and 1,229 more. " in reason.text
+    assert (reason.count, reason.actors) == (1_234, ("car-1", "car-10", "car-100", "car-1000", "car-1001"))
+    assert "1,234 actors, 'car-1', 'car-10', 'car-100', 'car-1000', 'car-1001' and 1,229 more. " in reason.text
 
 
 # --- what a change decides -------------------------------------------------------------------------------------------
@@ -84,10 +84,13 @@ def test_a_change_that_is_allowed_is_decided_once(question: str, version: str | 
     assert len(repeated.answer.notes) == 1
 
 
-def test_a_pin_notes_that_entries_have_no_base_and_that_a_type_is_new() -> None:
+def test_a_pin_notes_that_entries_have_no_base_and_that_nobody_has_it_yet() -> None:
     assert ask(World(ALL_NEW, (An(NEW),)), "pin", "1.0.0").notes == ()
     (note,) = ask(World(ALL_NEW, (An(NEW, entries=(NEW,)),)), "pin", "1.0.0").notes
     assert "they have no base" in note
+    (note,) = ask(World(ALL_NEW), "pin", "1.0.5").notes
+    assert note.startswith("no release of Vehicle has, or had, 1.0.5. Known are: 1.0.0, 1.1.0, 2.0.0.")
+    assert ask(World((node("a", OLD),)), "pin", "0.0.0").notes == ()
     (note,) = ask(World(), "pin", "1.0.0").notes
     assert note == "no node has registered Vehicle yet, and none of it is stored."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,11 +18,13 @@ from lazymig.errors import (
     StoreClosedError,
     StoreUnavailableError,
 )
+from lazymig.testing import Fault, FaultyStore
 from lazymig.testing.releases import release
 from suites import vehicles
 from tests.fleets import SILENT, execute, join, put
 from tests.gate_cases import CASES, MINOR, NEW, OLD, Case
-from tests.worlds import TYPE, An
+from tests.worlds import TYPE, An, World, node
+from tests.worlds import ask as ask_by_hand
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,22 +57,22 @@ def number(text: str) -> Version:
     return Version.parse(text)
 
 
-async def place(store: Store, case: Case) -> None:
-    """Put a case's fleet into a store."""
+async def place(store: Store, world: World) -> None:
+    """Put a fleet into a store."""
     epoch = 0
-    if case.broken.written is not None:
-        assert (await rollout.pin(store, TYPE, case.broken.written)).is_changed
+    if world.written is not None:
+        assert (await rollout.pin(store, TYPE, world.written)).is_changed
         epoch = 1
-    for count, actor in enumerate(case.broken.actors, 1):
+    for count, actor in enumerate(world.actors, 1):
         await put(store, f"car-{count}", actor, epoch)
-    for one in case.broken.nodes:
+    for one in world.nodes:
         lease = 60.0 if one.is_alive else SILENT
         await store.register(NodeRecord(one.node_id, one.label, one.build, lease, one.offers))
 
 
 @pytest.mark.parametrize("case", PLACED, ids=[f"{case.question}-{case.code}-{n}" for n, case in enumerate(PLACED)])
 async def test_a_gate_says_on_a_store_what_it_says_by_hand(store: Store, case: Case) -> None:
-    await place(store, case)
+    await place(store, case.broken)
     version = () if case.version is None else (case.version,)
     gate = await GATES[case.question](store, TYPE, *version)
     (reason,) = gate.reasons
@@ -82,6 +85,41 @@ async def test_a_gate_says_on_a_store_what_it_says_by_hand(store: Store, case: C
         assert await CHANGES[case.question](store, TYPE, *version) == gate
         after = await rollout.status(store, TYPE)
         assert (after.write_version, after.epoch) == (before.write_version, before.epoch)
+
+
+SETS = [OLD, MINOR, NEW, "1.0.0 2.0.0", "1.0.0 1.0.1 1.1.0", "<=1.1.0", "<=1.1.0 2.0.0", "3.0.0"]
+
+
+def draw(seed: int) -> World:
+    """Draw a fleet."""
+    random = Random(seed)
+
+    def some(*also: str | None) -> Any:
+        return random.choice([*SETS, *also])
+
+    def actor() -> An:
+        stored = some(None)
+        if stored is None:
+            return An()
+        entries = tuple(some() for _ in range(random.randrange(3)))
+        converting = random.choice(["0.0.0", "0.0.0", "2.0.0"]) if entries else "0.0.0"
+        return An(stored, random.choice([None, OLD, MINOR]), some(None, None, None), entries, converting)
+
+    return World(
+        nodes=tuple(node(f"n{n}", some(), alive=random.random() < 0.8) for n in range(random.randrange(4))),
+        actors=(An(MINOR), *(actor() for _ in range(random.randrange(1, 10)))),
+        written=random.choice([None, None, "1.0.0", "1.1.0", "2.0.0"]),
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_gates_count_on_a_store_what_is_counted_by_hand(store: Store, seed: int) -> None:
+    world = draw(seed)
+    await place(store, world)
+    for question, gate in GATES.items():
+        for version in ["1.0.0", "1.0.1", "1.1.0", "2.0.0", "3.0.0"][: 1 if question == "unpin" else None]:
+            given = None if question == "unpin" else version
+            assert await gate(store, TYPE, *([] if given is None else [given])) == ask_by_hand(world, question, given)
 
 
 # --- real nodes ------------------------------------------------------------------------------------------------------
@@ -207,36 +245,22 @@ async def test_of_a_node_id_too(store: Store) -> None:
 # --- a store that can't be asked -------------------------------------------------------------------------------------
 
 
-class Unreachable:
-    """Passes all on to a store, but its rulings' answers are lost, before or after they take effect."""
-
-    def __init__(self, store: Store, *, before: bool) -> None:
-        self._store = store
-        self._before = before
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    async def rule(self, make: Any, *, is_change: bool = False) -> Any:
-        if not self._before:
-            await self._store.rule(make, is_change=is_change)
-        raise StoreUnavailableError("the store does not answer. Try again.")
-
-
-@pytest.mark.parametrize("before", [True, False])
-async def test_a_store_that_does_not_answer_is_a_no(store: Store, before: bool) -> None:  # noqa: FBT001  (a parameter)
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_store_that_does_not_answer_is_a_no(store: Store, when: Any) -> None:
     await join(store, "new", NEW)
-    away: Any = Unreachable(store, before=before)
+    away: Any = FaultyStore(store)
+    away.arm(Fault(0, when, "error", times=99))
     for question, ask in GATES.items():
         gate = await ask(away, TYPE, *([] if question == "unpin" else ["1.1.0"]))
         assert codes(gate) == ["store_failed"]
-        assert gate.reasons[0].text == "the store could not be asked: the store does not answer. Try again."
+        assert gate.reasons[0].text.startswith("the store could not be asked: planted: ")
+        assert "unknown" not in gate.reasons[0].text
     gate = await rollout.pin(away, TYPE, "1.1.0")
     assert (gate.allowed, gate.is_changed) == (False, False)
     assert gate.reasons[0].text.endswith("is unknown: 'lazymig rollout status Vehicle' shows it.")
-    assert ((await rollout.status(store, TYPE)).write_version is None) == before
+    assert ((await rollout.status(store, TYPE)).write_version is None) == (when == "before")
     repeated = await rollout.pin(store, TYPE, "1.1.0")
-    assert (repeated.allowed, repeated.is_changed) == (True, before)
+    assert (repeated.allowed, repeated.is_changed) == (True, when == "before")
     with pytest.raises(StoreUnavailableError):
         await rollout.status(away, TYPE)
 

@@ -28,7 +28,7 @@ from lazymig.rollout import Gate, _gates, _stored_gates
 from lazymig.rollout._gates import Asked, ruling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from lazymig._rulings import Question, Ruling
 
@@ -101,11 +101,18 @@ class World:
             releases=[Release(applied(release), {}, "old build", NOW) for release in self.releases],
             nodes=[*self.nodes, CLIENT],
             unreadable=self.unreadable,
-            known=frozenset(entries) | {found for found in sets if found is not None},
+            known=frozenset([*entries, *(found for found in sets if found is not None), *self._others()]),
             actors=frozenset(sets),
             bases=frozenset(actor.based for actor in self.actors if actor.based is not None),
             oldest=min((entry.highest for entry in entries), default=None),
         )
+
+    def _others(self) -> Iterator[AppliedSet]:
+        """Yield the sets that a store knows by the way: of writers and bases."""
+        for actor in self.actors:
+            for text in (actor.writer, actor.base):
+                if text is not None and actor.applied is not None:
+                    yield applied(text)
 
     def rule(self, make: Callable[[], Ruling]) -> tuple[Ruled, list[Question]]:
         """Carry a ruling out; return what came of it, and what it asked."""
@@ -135,7 +142,7 @@ class World:
                 return self._count(lambda actor: packed(actor.converting) >= question.version)
 
     def _count(self, fits: Callable[[An], bool]) -> Counted:
-        found = [f"car-{number}" for number, actor in enumerate(self.actors, 1) if fits(actor)]
+        found = sorted(f"car-{number}" for number, actor in enumerate(self.actors, 1) if fits(actor))
         return Counted(len(found), found[:SAMPLE])
 
 

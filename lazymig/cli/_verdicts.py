@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lazymig.cli._access import known_types, opened, run, unknown_type
-from lazymig.cli._output import FINE, FOUND, plain, suggest
+from lazymig.cli._output import FINE, FOUND, Refusal, plain, suggest
 from lazymig.cli._settings import read_settings
+from lazymig.errors import LazymigError
 from lazymig.rollout._asking import ask
 from lazymig.rollout._status import is_known, read_facts
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from lazymig.rollout._verdict import Question
     from lazymig.store import Store
 
-_UNASKED = {"store_failed", "corrupt"}
+_UNKNOWN = {"unknown_version", "unknown_release"}
 
 
 def answer(  # noqa: PLR0913  (what a command was given)
@@ -46,10 +48,18 @@ async def _ask(  # noqa: PLR0913  (likewise)
     async with opened(settings) as store:
         gate = await ask(store, question, actor_type, version, is_change=is_change)
         if question == "pin":
-            await _hint(output, store, actor_type, settings)
-        elif not gate.is_changed and not _UNASKED & {reason.code for reason in gate.reasons}:
+            with suppress(Refusal, LazymigError):  # the answer stands, whatever becomes of the hint
+                await _hint(output, store, actor_type, settings)
+        elif _may_be_misspelt(gate):
             await require_known(store, actor_type, settings)
         return gate
+
+
+def _may_be_misspelt(gate: Gate) -> bool:
+    """Tell whether the type may be one that nobody has."""
+    if gate.question == "unpin":
+        return gate.allowed and not gate.is_changed
+    return not _UNKNOWN.isdisjoint(reason.code for reason in gate.reasons)
 
 
 async def _hint(output: Output, store: Store, actor_type: str, settings: Settings) -> None:

@@ -76,7 +76,9 @@ def _already(asked: Asked) -> str:
 def _notes(facts: TypeFacts, asked: Asked) -> Iterator[str]:
     if asked.question != "pin":
         return
-    if not (releases(facts, asked.type) or facts.known or facts.actors):
+    if releases(facts, asked.type) or facts.known or facts.actors:
+        yield from (reason.text for reason in unknown_version(facts, asked))
+    else:
         yield f"no node has registered {asked.type} yet, and none of it is stored."
     if facts.oldest is not None:
         yield (
@@ -129,7 +131,7 @@ def unknown_version(facts: TypeFacts, asked: Asked) -> Iterator[Reason]:
     """Yield a reason if no release has or had the version; 0.0.0 is known, but for retiring it."""
     sets = {*releases(facts, asked.type), *facts.known, *(applied for applied in facts.actors if applied is not None)}
     known = {number for applied in sets for number in (applied.floor, *applied.packed)} - {0}
-    if asked.packed in known or (asked.question == "flip" and asked.packed == 0):
+    if asked.packed in known or (asked.question != "retire" and asked.packed == 0):
         return
     listed = ", ".join(str(_version.unpack(number)) for number in sorted(known)) or "none"
     text = f"no release of {asked.type} has, or had, {asked}. Known are: {listed}. Correct it, or deploy what has it."

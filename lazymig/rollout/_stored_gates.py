@@ -119,11 +119,10 @@ def _storing_elsewhere(facts: TypeFacts, asked: Asked, found: Iterable[AppliedSe
         yield Reason("write_version_above", f"{at}, where {asked} could store nothing. {_pin_first(asked)}")
         return
     offers = {one.offer.registered: one.offer for one in serving(facts, asked.type)}
-    for applied in found:
-        if why := offers.get(applied, Offer(asked.type, applied)).why_not_stored(written):
-            cure = f"'{command('rollout', 'flip', asked.type, asked)}' first, or roll back further"
-            yield Reason("cannot_store", f"{at}, where {asked} can't store, for {why}. {cure}.")
-            return
+    whys = {offers.get(applied, Offer(asked.type, applied)).why_not_stored(written) for applied in found}
+    for why in sorted(whys - {""}):
+        cure = f"'{command('rollout', 'flip', asked.type, asked)}' first, or roll back further"
+        yield Reason("cannot_store", f"{at}, where {asked} can't store, for {why}. {cure}.")
 
 
 def _pin_first(asked: Asked) -> str:
