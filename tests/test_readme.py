@@ -89,8 +89,8 @@ async def test_the_status_of_a_deploy_looks_as_shown(tmp_path: Path) -> None:
                 sys.executable, *words, env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}, stdout=PIPE
             )
             stdout, _ = await command.communicate()
+            printed = stdout.decode().replace(old.node_id, "a0453381926c1aa8")
 
-    printed = stdout.decode().replace(old.node_id, "a0453381926c1aa8")
     assert [line.rstrip() for line in printed.strip().splitlines()] == shown.strip().splitlines()
 
 
