@@ -57,11 +57,11 @@ class Board:
     def say(self, news: str) -> None:
         """Show what happens now."""
         self._news = news
-        self._console.print(f"{self._elapsed:5.1f} s  {news}")
+        self._console.print(f"{self._elapsed:5.1f} s  {news}", soft_wrap=True)
 
     def show_command(self, line: str, answer: str) -> None:
         """Show a command that was typed, and what it answered."""
-        lines = "\n".join(f"          {one}" for one in answer.splitlines())
+        lines = "\n".join(f"          {one.rstrip()}" for one in answer.splitlines())
         self._console.print(f"        $ {line}\n{lines}", soft_wrap=True, markup=False)
 
     def show(self, crew: Crew, versions: Mapping[str, int]) -> None:
@@ -86,12 +86,15 @@ class Board:
 
 
 def process_table(crew: Crew) -> Table:
-    """Return what each process did, and all together."""
+    """Return what each process did, and all together.
+
+    Calls; migrations of vehicles as they are stored; calls that were refused, met a locked vehicle or failed otherwise.
+    """
     table = Table(box=box.SIMPLE, show_footer=True, collapse_padding=True)
     total = [sum(column) for column in zip(*(_figures(worker.tally) for worker in crew.workers), strict=True)]
     table.add_column("process", "all")
     table.add_column("supports")
-    for name, figure in zip(("calls", "migrations", "projections", "refusals", "lock conflicts", "others"), total, strict=False):
+    for name, figure in zip(("calls", "migrations", "refusals", "conflicts", "others"), total, strict=False):
         table.add_column(name, f"{figure:,}", justify="right")
     table.add_column("end")
     for worker in crew.workers:
@@ -100,17 +103,7 @@ def process_table(crew: Crew) -> Table:
     return table
 
 
-def version_table(versions: Mapping[str, int]) -> Table:
-    """Return how many stored actors are at each version."""
-    table = Table(box=box.SIMPLE)
-    table.add_column("version")
-    table.add_column("actors", justify="right")
-    for version, count in sorted(versions.items()):
-        table.add_row(version, f"{count:,}")
-    return table
-
-
-def _figures(tally: Tally) -> tuple[int, ...]:
+def _figures(tally: Tally) -> tuple[int, int, int, int, int]:
     refusals, conflicts = tally.errors["NewerStateError"], tally.errors["ActorLockedError"]
     others = tally.errors.total() - refusals - conflicts
-    return tally.calls, tally.migrated.total(), tally.projections, refusals, conflicts, others
+    return tally.calls, tally.migrated.total(), refusals, conflicts, others

@@ -34,16 +34,16 @@ Legacy = dict[str, dict[str, Any]]
 class Ledger:
     """One process's lines: words between tabs, the first of which says what happened.
 
-    ============= ========================== ===================================================
-    ``begin``    number, plate, delta        an acceleration is about to be asked for
-    ``done``     number                      it was acknowledged
-    ``void``     number, error               it did not happen
-    ``lost``     number                      the process that ran it was killed
-    ``read``     plate                       a velocity was read
-    ``unread``   plate, error                it was not
-    ``migrated`` plate, version              a migration was committed
-    ``projected`` plate, version             it was, but for what is kept beside the pinned vehicle
-    ============= ========================== ===================================================
+    ============= ===================== ================================================================
+    ``begin``     number, plate, delta  an acceleration is about to be asked for
+    ``done``      number                it was acknowledged
+    ``void``      number, error         it did not happen
+    ``lost``      number                the process that ran it was killed
+    ``read``      plate                 a velocity was read
+    ``unread``    plate, error          it was not
+    ``migrated``  plate, version        a migration was committed
+    ``projected`` plate, version        one ran that is above what the vehicle is written at: for the base
+    ============= ===================== ================================================================
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +74,7 @@ class Tally:
         pending: Number to plate and delta of accelerations without outcome.
         lost: Plate and delta of accelerations whose process was killed: they may have happened.
         migrated: How often each version was applied to each plate.
-        projections: Migrations above what the vehicle is stored at; each may run again.
+        projections: How many migrations ran above what their vehicle is written at; such a one may run again.
         reads: Velocities read.
         writes: Accelerations acknowledged.
         was_killed: Its process was: calls may be without outcome.

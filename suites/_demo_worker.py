@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING
 
 from lazymig import Node, open_store
 from lazymig.errors import ActivationError, CallLostError, CallNotTakenError
-from lazymig.hooks import MigrationApplied
+from lazymig.hooks import Activated, MigrationApplied
 from lazymig.testing.releases import release
 from suites._demo_ledger import Ledger
 from suites.vehicles import suite, vehicle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from semver import Version
 
     from lazymig.hooks import Event
 
@@ -132,17 +134,33 @@ class Traffic:
             self._ledger.write("read", plate)
 
 
+class Notes:
+    """Writes migrations down, once it is known at which version their vehicle is stored.
+
+    Args:
+        ledger: Where to.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._ran: dict[str, list[Version]] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event."""
+        if isinstance(event, MigrationApplied):
+            self._ran.setdefault(event.key.id, []).append(event.version)
+        elif isinstance(event, Activated):
+            for version in self._ran.pop(event.key.id, ()):
+                is_stored = event.version is not None and version <= event.version
+                self._ledger.write("migrated" if is_stored else "projected", event.key.id, version)
+
+
 async def serve(job: Job) -> None:
     """Serve and call until told to stop."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _listen, stop, job.litter)
     plates = await asyncio.to_thread(Path(job.plates).read_text, encoding="utf-8")
     with Ledger(Path(job.ledger)) as ledger:
-
-        def note(event: Event) -> None:
-            if isinstance(event, MigrationApplied):
-                ledger.write("migrated", event.key.id, event.version)
-
         async with (
             open_store(job.store) as store,
             Node(
@@ -152,7 +170,7 @@ async def serve(job: Job) -> None:
                 build=f"supports {job.supports}",
                 idle_seconds=IDLE_SECONDS,
                 hand_over_seconds=HAND_OVER_SECONDS,
-                hooks=[note],
+                hooks=[Notes(ledger)],
             ) as node,
         ):
             await Traffic(node, ledger, plates.splitlines(), random.Random(job.seed)).run(stop)

@@ -11,8 +11,8 @@ Release Supports     Does                                    Before it is deploy
 ======= ============ ======================================= ==========================================================
 
 By hand this takes two fields, which the software of both releases has to keep in step, and a last copy of the old field
-into the new one, which must not hit what is newer there. Here there is one value and its base. Which of them is newer is
-known for each product, so nothing is copied that is out of date: not while release 1 stores prices, and not in the end.
+into the new one, which must not hit what is newer there. Here there is one value and its base. Which of them is newer
+is known for each product, so nothing is copied that is out of date: not while release 1 stores, and not in the end.
 """
 
 from __future__ import annotations

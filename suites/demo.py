@@ -1,9 +1,11 @@
 """The main job in a few seconds: legacy data upgraded vehicle by vehicle while an old and a new release serve it.
 
 `python -m suites.demo` writes vehicles in km/h as JSON lines, imports them into a SQLite file, and serves that with
-processes of release 1 (supports 1.1.0) and release 2 (2.0.0) under mixed calls. One process is killed without mercy and
-replaced. In the end every vehicle is compared with the legacy data and with what the processes wrote down; the exit
-status is 1 if anything is missing or wrong.
+processes of release 1 (supports 1.1.0) and release 2 (2.0.0) under mixed calls. An operator leads the deploy by
+commands, which are shown with their answers: a pin before release 2 comes, a gate that says no while a process of
+release 1 lives, and the flip. One process is killed without mercy and replaced. In the end every vehicle is compared
+with the legacy data and with what the processes wrote down; the exit status is 1 if anything is missing or wrong, or a
+gate answers otherwise.
 """
 
 from __future__ import annotations
@@ -25,25 +27,26 @@ from rich.console import Console
 
 from lazymig import Node, open_store
 from lazymig.transfer import export_states, import_json_lines
-from suites._demo_board import Board, process_table, version_table
+from suites._demo_board import Board, process_table
 from suites._demo_crew import Crew, DemoError, Site
 from suites._demo_ledger import Books, Legacy, prove
+from suites._demo_office import Office
 from suites.vehicles import suite, vehicle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from lazymig import ActorRecord
 
 OLD, NEW = "1.1.0", "2.0.0"
 
 STAGE_SECONDS = 7.0
-"""A slow machine goes on to the next stage after that long; there are three."""
+"""A slow machine goes on to the next stage after that long; there are four."""
 
 LOOK_SECONDS = 0.1
 
-MOST = 0.9
-"""Share of the fleet that release 2 migrates before all stop; a killed process has not written down its last few."""
+MOST = 0.85
+"""Share of the fleet that is written at 2.0.0 before all stop."""
 
 SHOWN_FAULTS = 20
 
@@ -93,13 +96,15 @@ class Rollout:
     Args:
         crew: To start processes with.
         board: Shows how it goes.
+        office: Who asks the gates, and acts.
         fleet: How many vehicles there are.
         seconds: How long to serve at least.
     """
 
-    def __init__(self, crew: Crew, board: Board, fleet: int, seconds: float) -> None:
+    def __init__(self, crew: Crew, board: Board, office: Office, fleet: int, seconds: float) -> None:
         self._crew = crew
         self._board = board
+        self._office = office
         self._fleet = fleet
         self._seconds = seconds
 
@@ -107,38 +112,46 @@ class Rollout:
         """Play all stages.
 
         Raises:
-            DemoError: A process ended by itself.
+            DemoError: A process ended by itself, or a command was answered otherwise.
         """
         started = time.monotonic()
-        crew, fleet = self._crew, self._fleet
-        self._board.say("release 1 serves alone")
-        crew.start("old-1", OLD)
-        self._watch(lambda: crew.migrated_to(OLD) >= fleet / 4)
-        self._board.say("release 2 joins with two processes")
+        crew, board, office, fleet = self._crew, self._board, self._office, self._fleet
+        board.say("release 1 serves alone, and is the one that vehicles are pinned to")
+        old = crew.start("old-1", OLD)
+        self._watch(lambda at: at[OLD] >= fleet / 4)
+        office.expect(f"lazymig rollout pin Vehicle {OLD}", "yes")
+        board.say("release 2 joins with two processes; both releases write what release 1 can read")
         victim = crew.start("new-1", NEW)
-        crew.start("new-2", NEW)
-        self._watch(lambda: crew.migrated_to(NEW) >= fleet / 2 and victim.tally.calls > 0)
-        self._board.say("new-1 is killed (SIGKILL), new-3 takes its place")
+        other = crew.start("new-2", NEW)
+        self._watch(lambda at: at[OLD] >= fleet / 2 and victim.tally.writes > 0 and other.tally.writes > 0)
+        office.expect(f"lazymig gate flip Vehicle {NEW}", "no")
+        board.say("new-1 is killed (SIGKILL), new-3 takes its place")
         victim.kill()
         heir = crew.start("new-3", NEW)
-        self._watch(
-            lambda: (
-                crew.migrated_to(NEW) >= MOST * fleet
-                and heir.tally.calls > 0
-                and time.monotonic() - started >= self._seconds
-            )
-        )
-        self._board.say("all stop in good order")
+        self._watch(lambda _: heir.tally.writes > 0)
+        board.say("old-1 stops in good order: all processes run release 2")
+        crew.stop(old)
+        office.expect(f"lazymig rollout flip Vehicle {NEW}", "yes")
+        board.say("release 2 writes its own shape")
+        self._watch(lambda at: at[NEW] >= MOST * fleet and time.monotonic() - started >= self._seconds)
+        board.say("all stop in good order")
         crew.stop()
-        self._board.show(crew)
+        board.show(crew, office.count())
+        office.expect("lazymig census Vehicle", "yes")
 
-    def _watch(self, is_reached: Callable[[], bool]) -> None:
-        """Look and show until the stage's end is reached, or its time is up."""
+    def _watch(self, is_reached: Callable[[Counter[str]], bool]) -> None:
+        """Look and show until the stage's end is reached, or its time is up.
+
+        Args:
+            is_reached: Given how many vehicles are at each version.
+        """
         deadline = time.monotonic() + max(STAGE_SECONDS, self._seconds)
-        while not is_reached() and time.monotonic() < deadline:
+        versions = Counter(self._office.count())
+        while not is_reached(versions) and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
             self._crew.look()
-            self._board.show(self._crew)
+            versions = Counter(self._office.count())
+            self._board.show(self._crew, versions)
 
 
 async def read_fleet(site: Site) -> dict[str, ActorRecord]:
@@ -153,11 +166,6 @@ async def tamper(site: Site, plate: str) -> None:
         await node.actor(vehicle, plate).accelerate(1.0)
 
 
-def count_versions(records: Mapping[str, ActorRecord]) -> Counter[str]:
-    """Return how many vehicles are at each version; 0.0.0 are those without migration-info."""
-    return Counter("0.0.0" if one.info is None else str(one.info.version) for one in records.values())
-
-
 def conclude(console: Console, faults: list[str], fleet: int, crew: Crew) -> None:
     """Tell the result of the proof, and end with status 1 if there are faults."""
     for fault in faults[:SHOWN_FAULTS]:
@@ -169,6 +177,8 @@ def conclude(console: Console, faults: list[str], fleet: int, crew: Crew) -> Non
     pending = sum(len(worker.tally.pending) for worker in crew.workers)
     console.print(f"proof: all {fleet:,} vehicles are there with the right velocity, owner and drivers", soft_wrap=True)
     console.print(f"       ({writes:,} accelerations acknowledged, {pending} under way at the kill)", soft_wrap=True)
+    projections = sum(worker.tally.projections for worker in crew.workers)
+    console.print(f"       ({projections:,} times release 2 brought up what was written for release 1)", soft_wrap=True)
 
 
 @contextmanager
@@ -203,8 +213,8 @@ def main(vehicles: int, seconds: float, seed: int, directory: Path | None, *, is
         imported = asyncio.run(import_legacy(site))
         console.print(f"{imported:,} vehicles in km/h imported from {site.legacy.name}, none has migration-info")
         try:
-            with Crew(site) as crew, Board(console, vehicles) as board:
-                Rollout(crew, board, vehicles, seconds).run()
+            with Crew(site) as crew, Board(console, vehicles) as board, Office(site, board) as office:
+                Rollout(crew, board, office, vehicles, seconds).run()
         except DemoError as error:
             raise click.ClickException(str(error)) from None
         if is_tampered:
@@ -213,7 +223,7 @@ def main(vehicles: int, seconds: float, seed: int, directory: Path | None, *, is
         faults = prove(legacy, Books.of(worker.tally for worker in crew.workers), records)
     if site.is_kept:
         console.print(f"kept in {site.folder}", soft_wrap=True, markup=False)
-    console.print(process_table(crew), version_table(count_versions(records)))
+    console.print(process_table(crew))
     conclude(console, faults, vehicles, crew)
 
 

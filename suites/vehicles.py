@@ -60,3 +60,10 @@ def many_drivers(state: dict[str, Any], context: object) -> None:
 def one_driver(state: dict[str, Any], context: object) -> None:
     """Keep the first driver."""
     state["driver"] = next(iter(state.pop("drivers", [])), None)
+
+
+@many_drivers.reconcile
+def same_drivers(state: dict[str, Any], base: dict[str, Any], context: object) -> None:
+    """Keep the others, too, where older software left the first one."""
+    if state["drivers"][:1] == base["drivers"][:1]:
+        state["drivers"] = base["drivers"]

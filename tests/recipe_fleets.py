@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -18,7 +18,7 @@ from suites import recipes
 from suites._recipes_add import city_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from lazymig import Actor
     from lazymig.rollout import Gate
@@ -168,21 +168,28 @@ class Fleet:
 
     async def change(self, release: int, actor_id: str, name: str) -> None:
         """Let the software of a release run an action that changes something, on its own node."""
+        async with self.held(release, actor_id) as actor:
+            await self.change_held(actor, actor_id, name)
+
+    async def change_held(self, actor: Actor, actor_id: str, name: str) -> None:
+        """Let an actor that is held run an action that changes something."""
         truth = self.truths.setdefault(actor_id, dict(NEW[self.recipe.type]))
         arguments, changes = CHANGES[name](truth, next(self._turns))
         truth.update(changes)
-        node = self.nodes[release]
-        async with node.activate(self.recipe.type, actor_id) as activation:
+        await getattr(actor, name)(*arguments)
+
+    @asynccontextmanager
+    async def held(self, release: int, actor_id: str) -> AsyncIterator[Actor]:
+        """Hold an actor on the node of a release, as its software has it."""
+        async with self.nodes[release].activate(self.recipe.type, actor_id) as activation:
             actor = self._class_of(release)(activation)
             await actor.activate()
-            await getattr(actor, name)(*arguments)
+            yield actor
 
     async def read(self, release: int, actor_id: str) -> dict[str, Any]:
         """Let the software of a release read all it can, on its own node."""
         reads, _ = self.actions(release)
-        async with self.nodes[release].activate(self.recipe.type, actor_id) as activation:
-            actor = self._class_of(release)(activation)
-            await actor.activate()
+        async with self.held(release, actor_id) as actor:
             return {name: await getattr(actor, name)() for name in reads}
 
     async def check(self, release: int, actor_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -16,9 +17,12 @@ import pytest
 from semver import Version
 
 from lazymig import ActorKey, ActorRecord, MigrationInfo, Node, open_store
+from lazymig.hooks import Activated, MigrationApplied
+from lazymig.testing import release
 from lazymig.transfer import export_states
 from suites import vehicles
 from suites._demo_ledger import Books, Ledger, Legacy, Tally, prove
+from suites._demo_worker import Notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,15 +77,26 @@ def test_the_demo_upgrades_every_vehicle_and_proves_it(tmp_path: Path) -> None:
     assert status == 0, output
     rows = [words for line in output.splitlines() if (words := line.split())]
     (heads,) = (row for row in rows if row[0] == "process")
-    assert {"calls", "migrations", "refusals", "conflicts"} <= set(heads)
+    assert {"calls", "migrations", "refusals", "conflicts", "others"} <= set(heads)
     processes = {row[0]: row for row in rows if row[0] in {"old-1", "new-1", "new-2", "new-3"}}
     assert [processes[name][1] for name in sorted(processes)] == ["2.0.0", "2.0.0", "2.0.0", "1.1.0"]
     assert processes["new-1"][-1] == "killed"
     (total,) = (row for row in rows if row[0] == "all")
     assert int(total[1].replace(",", "")) > 200
-    assert int(total[2].replace(",", "")) > 400
+    assert int(total[2].replace(",", "")) > 200
+    assert int(total[3]) == 0  # under a pin nobody is refused, and after the flip nobody is left who could be
     assert sum(int(row[1]) for row in rows if row[0] in {"0.0.0", "1.1.0", "2.0.0"} and len(row) == 2) == 200
     assert "proof: all 200 vehicles are there" in output
+    commands = [line.split("$ ")[1] for line in output.splitlines() if "$ lazymig" in line]
+    assert commands == [
+        "lazymig rollout pin Vehicle 1.1.0",
+        "lazymig gate flip Vehicle 2.0.0",
+        "lazymig rollout flip Vehicle 2.0.0",
+        "lazymig census Vehicle",
+    ]
+    pinned, asked, flipped = (output.index(answer) for answer in ("is written at 1.1.0", "no: flip", "is written at 2"))
+    assert pinned < asked < output.index("old-1 stops") < flipped
+    assert "not_supported: Vehicle can't be stored at 2.0.0 by node old-1" in output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,6 +144,24 @@ def test_a_terminal_is_shown_live_progress(tmp_path: Path) -> None:
 
 
 # --- its processes ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_gate_that_answers_otherwise_fails_the_demo(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    with demo(tmp_path, "--vehicles", "60", "--directory", str(folder)) as process:
+        children_once(process, "new-1 is killed")
+
+        async with (
+            open_store(f"sqlite:///{folder}/fleet.db") as store,
+            Node(store, [release(vehicles.suite, "1.1.0")], label="forgotten"),
+        ):
+            output, _ = await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
+
+    assert process.returncode == 1
+    assert "no: flip Vehicle to 2.0.0" in output
+    assert "forgotten" in output
+    assert "the answer should have been yes" in output
+    assert "proof" not in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
@@ -271,5 +304,22 @@ def test_a_ledger_is_read_on_where_reading_stopped(tmp_path: Path) -> None:
         ledger.write("read", "A-1")
         ledger.write("migrated", "A-1", "2.0.0")
 
+        ledger.write("projected", "A-1", "2.1.0")
+        ledger.write("projected", "A-1", "2.1.0")
+
     assert tally.catch_up().calls == 2
-    assert tally.catch_up().at("2.0.0") == 1
+    assert (tally.catch_up().migrated, tally.projections) == ({("A-1", "2.0.0"): 1}, 2)
+
+
+def test_only_what_is_stored_counts_as_migrated(tmp_path: Path) -> None:
+    path, car = tmp_path / "new-1.ledger", ActorKey("Vehicle", "A-1")
+    one, two = Version(1, 1, 0), Version(2, 0, 0)
+    with Ledger(path) as ledger:
+        note = Notes(ledger)
+        for version, written_at in ((one, one), (two, one), (two, one), (two, two)):
+            note(MigrationApplied("n", car, version, "some"))
+            note(Activated("n", car, written_at, 1, 0.0))
+
+    tally = Tally(path).catch_up()
+
+    assert (tally.migrated, tally.projections) == ({("A-1", "1.1.0"): 1, ("A-1", "2.0.0"): 1}, 2)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lazymig import ActorKey, Node, Suite
+from lazymig import ActorKey, Node, Suite, rollout
 from lazymig.errors import MigrationFailedError, NewerStateError
 from lazymig.testing import release
 from lazymig.transfer import import_states
@@ -100,6 +100,26 @@ def test_one_driver_survives_the_way_up_and_down(driver: str | None) -> None:
     vehicles.one_driver(state, None)
 
     assert state == before
+
+
+async def test_more_drivers_than_one_survive_what_the_old_release_stores_under_a_pin(store: Store) -> None:
+    await rollout.pin(store, vehicle, "1.1.0")
+    async with Node(store, [release(vehicles.suite, "1.1.0")]) as old, Node(store, [vehicles.suite]) as new:
+        for node, change in (
+            (new, {"owner": "Ada", "drivers": ["Ada", "Bo"], "velocity": 1.0}),
+            (old, {"velocity": 2.0}),
+            (new, {"velocity": 3.0}),
+            (old, {"driver": "Cy"}),
+        ):
+            async with node.activate("Vehicle", "car-1") as activation:
+                value: Any = await activation.state().migrate_and_load(default={})
+                if node is new and "drivers" not in change:
+                    assert value == {"owner": "Ada", "drivers": ["Ada", "Bo"], "velocity": 2.0}
+                value.update(change)
+                await activation.persist()
+        async with new.activate("Vehicle", "car-1") as activation:
+            value = await activation.state().migrate_and_load()
+            assert value == {"owner": "Ada", "drivers": ["Cy"], "velocity": 3.0}
 
 
 # --- users ----------------------------------------------------------------------------------------------------------
