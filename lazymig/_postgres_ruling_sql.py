@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lazymig._postgres_sql import LOCK_POLICIES, STATEMENTS, in_schema
+from lazymig._postgres_sql import LOCK_POLICIES, LOCK_SOON, STATEMENTS, in_schema
 from lazymig._sql_rulings import Counting, RulingDialect
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ RULING_DIALECT = RulingDialect(
     entry_census="SELECT lineage, count(*) FROM lazymig.entry WHERE type = %(type)s GROUP BY lineage",
     stragglers=partial(_stragglers, _STRAGGLERS),
     numbers=list,
-    lock_policies=LOCK_POLICIES,
+    lock_policies=(LOCK_SOON, LOCK_POLICIES),
 )
 
 
@@ -108,4 +108,6 @@ def ruling_dialect(schema: str) -> RulingDialect:
             changed[name] = in_schema(found, schema)
         elif isinstance(found, Counting):
             changed[name] = Counting(*(in_schema(statement, schema) for statement in found))
+        elif isinstance(found, tuple):
+            changed[name] = tuple(in_schema(statement, schema) for statement in found)
     return replace(RULING_DIALECT, **changed, stragglers=partial(_stragglers, in_schema(_STRAGGLERS, schema)))

@@ -48,7 +48,7 @@ LAYOUTS = (
         base_lineage int8, base_revision int8, base_digest int8,
         PRIMARY KEY (type, id)
     ) /* partitions */;
-    CREATE INDEX actor_lineage ON lazymig.actor (type, lineage);
+    CREATE INDEX actor_lineage ON lazymig.actor (type, lineage, id);
     CREATE INDEX actor_base ON lazymig.actor (type, base_lineage, lineage, written_by) WHERE base_lineage IS NOT NULL;
     CREATE INDEX actor_oldest ON lazymig.actor (type, oldest) WHERE oldest IS NOT NULL;
     CREATE INDEX actor_converting ON lazymig.actor (type, converting) WHERE converting <> 0;
@@ -180,8 +180,9 @@ LOCK_SOON = "SELECT set_config('lock_timeout', '200ms', true)"
 LOCK_NODES = "LOCK TABLE lazymig.node IN ACCESS EXCLUSIVE MODE"
 """Waits for every claim and commit under way, which have read the table; those that wait behind it read it anew."""
 
+LOCK_IN_TURN = "SELECT set_config('lock_timeout', '10s', true)"
 LOCK_RULINGS = "LOCK TABLE lazymig.policy IN SHARE ROW EXCLUSIVE MODE"
-"""Lets one ruling at a time through, and holds no commit up."""
+"""Lets one ruling at a time through, and holds no commit up: many nodes that start at once can wait in turn."""
 
 LOCK_POLICIES = "LOCK TABLE lazymig.policy IN ACCESS EXCLUSIVE MODE"
 """See rule 6."""

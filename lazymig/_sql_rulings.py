@@ -61,7 +61,7 @@ class RulingDialect:
         bases: Base's lineage, lineage and writer, of actors with a base.
         stragglers: Returns the statements that ask for the first ids of actors with some lineages, each in order.
         numbers: Turns numbers into a parameter.
-        lock_policies: Waits for all commits under way, and lets others wait; "" where there are none meanwhile.
+        lock_policies: Wait for all commits under way, and let others wait; none where there are no others.
     """
 
     statuses: str
@@ -81,7 +81,7 @@ class RulingDialect:
     entry_census: str
     stragglers: Callable[[Mapping[str, Any], Sequence[int]], Sequence[Statement]]
     numbers: Callable[[Sequence[int]], Any]
-    lock_policies: str = ""
+    lock_policies: Sequence[str] = ()
 
 
 class SqlRulings:
@@ -112,7 +112,7 @@ class SqlRulings:
         for actor_type, release in ruled.releases:
             yield trip((self._sql.put_release, {"type": actor_type, **_rows.write_release(release)}))
         if ruled.policies and self._sql.lock_policies:
-            yield trip((self._sql.lock_policies, {}))
+            yield trip(*((lock, {}) for lock in self._sql.lock_policies))
         for actor_type, version in sorted(ruled.policies.items()):
             yield trip((self._sql.put_policy, {"type": actor_type, "version": version}))
 

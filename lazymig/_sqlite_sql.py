@@ -301,7 +301,8 @@ DIALECT = Dialect(
     remove_offers="DELETE FROM offer WHERE incarnation = :node",
     drain="UPDATE node SET draining = 1 WHERE incarnation = :node RETURNING incarnation",
     statuses="""
-        SELECT incarnation, label, build, CASE typeof(at) WHEN 'real' THEN :now - at END, lease, draining, active, offers
+        SELECT incarnation, label, build, CASE typeof(at) WHEN 'real' THEN :now - at END, lease,
+            draining, active, offers
         FROM node LEFT JOIN heartbeat USING (incarnation)
     """,
     add_heartbeat="INSERT INTO heartbeat (incarnation, at, lease) VALUES (:node, :at, :lease)",

@@ -52,6 +52,9 @@ T = TypeVar("T")
 LOCK_TRIES = 20
 """How often the table of nodes is asked for: each time whoever claims or commits waits behind it a moment at most."""
 
+EXCLUDE_SECONDS = 10.0
+"""How long a ruling tries again that others were in the way of, as whoever reads a policy is when it is changed."""
+
 LISTEN_AGAIN_SECONDS = 5.0
 """How soon a connection for notifications that was lost is made anew: nothing depends on it."""
 
@@ -201,14 +204,16 @@ class PostgresConnection:
 
     async def exclude(self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False) -> T:
         """See `Connection.exclude`: by a lock that no claim or commit waits for, until a policy is changed."""
-        begin = partial(_locked, sql.in_schema(sql.LOCK_RULINGS, self._place.schema), operation)
-        for _ in range(LOCK_TRIES):
+        lock = sql.in_schema(sql.LOCK_RULINGS, self._place.schema)
+        begin = partial(_locked, lock, operation, wait=sql.LOCK_IN_TURN)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + EXCLUDE_SECONDS
+        while True:
             try:
                 return await self.run(begin, writes=writes, durable=durable)
-            except StoreUnavailableError as error:
-                if not isinstance(error.__cause__, _IN_THE_WAY):  # whether it was done may be unknown
+            except StoreUnavailableError as error:  # unless it was in the way, it may have been done
+                if clock() > deadline or not isinstance(error.__cause__, _IN_THE_WAY):
                     raise
-        return await self.run(begin, writes=writes, durable=durable)
 
     async def forget(self, operation: Callable[[], Operation[T]]) -> T:
         """See `Connection.forget`: the table of nodes is locked for a moment, which every claim and commit reads."""
@@ -286,8 +291,8 @@ async def _listen(place: Place, wake: Callable[[str], None]) -> None:
         await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
 
-def _locked(lock: str, operation: Callable[[], Operation[T]]) -> Operation[T]:
-    yield trip((sql.LOCK_SOON, {}), (lock, {}))
+def _locked(lock: str, operation: Callable[[], Operation[T]], *, wait: str = sql.LOCK_SOON) -> Operation[T]:
+    yield trip((wait, {}), (lock, {}))
     return (yield from operation())
 
 

@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 from lazymig import postgres as engine
 from lazymig._postgres_dealing import dialect
 from lazymig._postgres_post_sql import post_dialect
+from lazymig._postgres_ruling_sql import ruling_dialect
 from lazymig._sql import SqlStore
 from lazymig._sql_post import SqlPost
 from lazymig.memory import MemoryStore
@@ -152,7 +153,8 @@ class PostgresKeep:
         with self._connection.transaction():
             for table in TABLES:
                 self._connection.execute(f"DELETE FROM {self._schema}.{table}")
-            self._connection.execute(f"INSERT INTO {self._schema}.actor (type, id, revision) VALUES ('Tally', 't', 1)")
+            columns = "type, id, revision, lineage, written_by"
+            self._connection.execute(f"INSERT INTO {self._schema}.actor ({columns}) VALUES ('Tally', 't', 1, 0, 0)")
             self._connection.execute(f"INSERT INTO {self._schema}.state VALUES ('Tally', 't', 'main', %s)", [LEGACY])
 
     @asynccontextmanager
@@ -161,7 +163,8 @@ class PostgresKeep:
         with postgres.connect(options=UNSYNCED) as connection:
             opened = _SteppingConnection(_Stepping(connection), self._place, asyncio.get_running_loop().time)
             opened.poll_seconds = POLL_SECONDS
-            yield SqlStore(dialect(self._schema), opened, SqlPost(post_dialect(self._schema), opened))
+            post = SqlPost(post_dialect(self._schema), opened)
+            yield SqlStore(dialect(self._schema), ruling_dialect(self._schema), opened, post)
 
     def free_locks(self, store: Store) -> None:
         """There are none."""

@@ -23,7 +23,9 @@ from lazymig._sql_operations import last
 from lazymig._sql_post import SqlPost
 from lazymig._sqlite_drivers import drive, steps
 from lazymig._sqlite_errors import translating
-from lazymig._sqlite_sql import DIALECT, POST_DIALECT
+from lazymig._sqlite_post_sql import POST_DIALECT
+from lazymig._sqlite_ruling_sql import RULING_DIALECT
+from lazymig._sqlite_sql import DIALECT
 from lazymig.errors import StoreUnavailableError
 from lazymig.sqlite import Syncing, lay_out
 from lazymig.testing import ManualClock, release
@@ -220,6 +222,9 @@ class RecordedConnection:
     async def look(self, operation: Callable[[], Operation[T]]) -> T:
         return await self.run(operation, writes=False)
 
+    async def exclude(self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False) -> T:
+        return await self.run(operation, writes=writes, durable=durable)
+
     async def forget(self, operation: Callable[[], Operation[T]]) -> T:
         return await self.run(operation)
 
@@ -297,10 +302,13 @@ async def day_of_retries(connection: RecordedConnection, recording: Recording) -
     assert failed > 0
 
 
+def store_on(connection: RecordedConnection) -> SqlStore:
+    return SqlStore(DIALECT, RULING_DIALECT, connection, SqlPost(POST_DIALECT, connection))
+
+
 def open_node(connection: RecordedConnection, upto: str | None = None) -> Node:
     served = suite if upto is None else release(suite, upto)
-    store = SqlStore(DIALECT, connection, SqlPost(POST_DIALECT, connection))
-    return Node(store, [served], lease_seconds=1000.0, hand_over_seconds=0, idle_seconds=1000.0)
+    return Node(store_on(connection), [served], lease_seconds=1000.0, hand_over_seconds=0, idle_seconds=1000.0)
 
 
 def padding(rng: Random) -> int:
@@ -309,7 +317,7 @@ def padding(rng: Random) -> int:
 
 async def first_day(connection: RecordedConnection, recording: Recording, rng: Random) -> None:
     legacy = [(actor_id, b'{"mark":"0.0.0","n":0}') for actor_id in IDS]
-    await SqlStore(DIALECT, connection, SqlPost(POST_DIALECT, connection)).insert("Car", "main", legacy)
+    await store_on(connection).insert("Car", "main", legacy)
     for actor_id in IDS:
         recording.acknowledge(actor_id, 0)
     async with open_node(connection, "1.0.0") as node:

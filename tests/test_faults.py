@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lazymig import Activation, Node
+    from lazymig._bases import WritePolicy
     from lazymig._records import Commit
 
     Run = Callable[[World], Awaitable[None]]
@@ -213,7 +214,7 @@ class LateStore(FaultyStore):
         self._others = others
         self._late: Commit | None = None
 
-    async def commit(self, commit: Commit) -> int:
+    async def commit(self, commit: Commit) -> int | WritePolicy:
         try:
             return await super().commit(commit)
         except errors.StoreUnavailableError:

@@ -20,7 +20,7 @@ from lazymig._postgres_dealing import dialect
 from lazymig._postgres_errors import translate
 from lazymig._postgres_functions import FUNCTIONS
 from lazymig._postgres_ruling_sql import ruling_dialect
-from lazymig._postgres_sql import LAYOUTS, STATEMENTS
+from lazymig._postgres_sql import LAYOUTS, LOCK_POLICIES, LOCK_SOON, STATEMENTS, in_schema
 from lazymig._records import ActorKey, Fence, NodeRecord
 from lazymig.errors import (
     InvalidStoreUrlError,
@@ -156,6 +156,7 @@ def test_a_schema_is_put_into_every_statement_and_nothing_else_is() -> None:
     ((straggling, _),) = of_rulings.pop("stragglers")({}, [])
     assert of_rulings.pop("numbers") is list
     statements["stragglers"] = straggling
+    assert of_rulings.pop("lock_policies") == (LOCK_SOON, in_schema(LOCK_POLICIES, "mine"))
     for name, found in of_rulings.items():
         statements |= {name: found} if isinstance(found, str) else {f"{name} {text[:12]}": text for text in found}
     for text in statements.values():

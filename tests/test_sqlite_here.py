@@ -12,7 +12,7 @@ import pytest
 
 from lazymig import _sqlite_drivers, open_store
 from lazymig._records import ActorKey, Claim, Commit, Fence, NodeRecord
-from lazymig._sql import BRIEF_STATES
+from lazymig._sql_commits import BRIEF_STATES
 from lazymig._sql_operations import BRIEF_BYTES
 from lazymig._sqlite_groups import FEW
 from lazymig._sqlite_here import MANY

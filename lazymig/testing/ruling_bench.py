@@ -22,7 +22,7 @@ def answers(*questions: Question, **ruled: Any) -> Callable[[], Ruling]:
     def ruling() -> Ruling:
         found = []
         for question in questions:
-            found.append((yield question))
+            found += [(yield question)]
         return Ruled(found, **ruled)
 
     return ruling
@@ -46,7 +46,7 @@ async def pin(store: Store, version: int | None, actor_type: str = "Car") -> Non
     await store.rule(answers(policies={actor_type: version}), is_change=True)
 
 
-async def put(  # noqa: PLR0913  (a commit's fields)
+async def put(
     store: Store,
     actor_id: str,
     stamp: Stamp | None,
