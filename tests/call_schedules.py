@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig.testing.simulation import choice, flip, randint
 from tests.aims import Aim
-from tests.schedules import RELEASES, STALLS, Fleet, Seat, World
+from tests.schedules import RELEASES, STALLS, Fleet, Seat, World, renew
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -28,7 +28,7 @@ AIM_SECONDS = 2.0
 
 async def run_calls(keep: Keep, counts: Counter[Any]) -> None:
     """Let a fleet live whose calls travel, and check what became of the actor; add to the counts, see `Sights`."""
-    await keep.renew()
+    await renew(keep)
     fleet = Fleet(World(keep))
     for number, upto in enumerate((RELEASES[-1], choice(RELEASES))):
         fleet.start(f"pod-{number}", upto, clients=randint(0, 1))

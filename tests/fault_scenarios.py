@@ -11,7 +11,7 @@ from lazymig import errors
 from lazymig._records import ActorKey, Claim, Commit, Fence, NodeRecord
 from lazymig.codec import encode
 from lazymig.transfer import export_states, import_json_lines, import_states
-from tests.scenarios import GATES, LEASE_SECONDS, LEGACY, NEW_SOFTWARE, Build, World
+from tests.scenarios import GATES, LEASE_SECONDS, LEGACY, NEW_SOFTWARE, Build, World, up_to_date_and_consented
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -382,7 +382,7 @@ SCENARIOS = [
     Scenario(by_stopping, (3, 8)),
     Scenario(by_older_software, (1, 2), up_to_date, still_refused),
     Scenario(by_newer_software_meanwhile, (2, 8), up_to_date),
-    Scenario(without_consent, (1, 6), up_to_date, recovered_with_consent),
+    Scenario(without_consent, (1, 6), up_to_date_and_consented, recovered_with_consent),
     Scenario(with_consent, (4, 5, 6), up_to_date, recovered_with_consent),
     Scenario(on_unreadable_state, (1, 7), unreadable, still_unreadable),
     Scenario(on_unreadable_notes, (1, 7), unreadable_beside_main, still_unreadable_notes),

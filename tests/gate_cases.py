@@ -32,7 +32,7 @@ CASES = [
         World((node("a", OLD), node("b", NEW))),
         World((node("b", NEW),)),
         nodes=("A",),
-        says="can't be stored at 1.1.0 by node a (A): it supports 1.0.0 only. Deploy",
+        says="by node a (A): it supports 1.0.0 only. Deploy a release there that supports it, or",
     ),
     Case(
         "cannot_store",
@@ -41,7 +41,7 @@ CASES = [
         World((node("a", NEW, one_way=NO_WAY), node("b", NEW, one_way=NO_WAY))),
         World((node("a", NEW), node("b", NEW, one_way={"1.0.0": "1.0.0 (below the pin)"}))),
         nodes=("A", "B"),
-        says="by 2 nodes, a (A), b (B): each has no way down: 2.0.0 (many_drivers). ",
+        says="a (A), b (B): each has no way down: 2.0.0 (many_drivers). Deploy a release there that can, or",
     ),
     Case(
         "cannot_store",

@@ -261,3 +261,11 @@ class World:
         """Note who holds the actor, read beside the library."""
         row = self.read()[self.type, "a"]
         self.journal.locks.append(Lock((self.type, "a"), row.owner, row.number, self.strikes()))
+
+
+async def up_to_date_and_consented(w: World) -> None:
+    """Let software with the late migration that consents have started: without it none of its set would start."""
+    await w.put_legacy()
+    await w.add_once()
+    async with w.node(Build(late=True), is_sound=True):
+        pass

@@ -9,9 +9,14 @@ be linearizable, and what is stored must be whole, read beside the library.
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lazymig import Node
+from lazymig._calls import offers_of
+from lazymig._records import NodeRecord
+from lazymig._releases import starting
 from lazymig.errors import (
     ActorLockedError,
     CallLostError,
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
 
 LEASE_SECONDS = 2.0
 PAUSES = (0.0, 0.25, LEASE_SECONDS / 2, 1.5 * LEASE_SECONDS)
+BEFORE = datetime(2026, 1, 1, tzinfo=UTC)
 STALLS = (0.5, 1.25 * LEASE_SECONDS, 2.25 * LEASE_SECONDS)
 RELEASES = VERSIONS[1:]
 PATIENCE_SECONDS = SILENCE_SECONDS + 50.0
@@ -231,9 +237,20 @@ class Seat:
             await self.inner.unregister(self.node.node_id)
 
 
+async def renew(keep: Keep) -> None:
+    """Begin anew, every release having been there: the first pods of a newer one come while the older ones run."""
+    await keep.renew()
+    async with keep.open() as store:
+        for number, upto in enumerate(VERSIONS):
+            types = dict(tallies(Seat(World(keep), Process("before"), upto)).actor_types)
+            node = NodeRecord(f"before-{number}", "before", None, LEASE_SECONDS, offers_of(types))
+            await store.register(node, ruling=partial(starting, node, types, BEFORE))
+            await store.unregister(node.node_id)
+
+
 async def run_fleet(keep: Keep) -> None:
     """Let a fleet live, and check what became of the actor."""
-    await keep.renew()
+    await renew(keep)
     fleet = Fleet(World(keep))
     for number in range(randint(2, 3)):
         fleet.start(f"pod-{number}", choice(RELEASES), clients=randint(1, 2))

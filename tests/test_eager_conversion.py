@@ -171,9 +171,13 @@ async def test_a_refused_entry_is_found_before_anything_is_stored(store: Store) 
     suite = Suite("logs")
     log = suite.actor_type("Log", baseline="2.0.0")
     log.migration("3.0.0")(lambda state, context: None).entries("log", eager=True)(count)
+    async with Node(store, [suite]):
+        pass  # which was the first to start: it may also once older software has
     await fill(store, 10)
     two = Suite("logs")
-    two.actor_type("Log").migration("2.0.0")(lambda state, context: None)
+    older = two.actor_type("Log")
+    for version in ("1.0.0", "2.0.0"):
+        older.migration(version)(lambda state, context: None)
     await bring_up(store, two)
     before = await store.read(KEY)
     with pytest.raises(errors.StateTooOldError, match="entry '000000' of table 'log'"):

@@ -84,6 +84,34 @@ def test_a_change_that_is_allowed_is_decided_once(question: str, version: str | 
     assert len(repeated.answer.notes) == 1
 
 
+def test_what_is_so_already_is_noted() -> None:
+    assert ask(World(written="1.0.0"), "pin", "1.0.0").notes == ("Vehicle is written at 1.0.0 already.",)
+    assert ask(World(), "unpin").notes == ("Vehicle has no write version: each node stores what it supports.",)
+
+
+def test_a_late_version_counts_when_it_is_the_one_flipped_to() -> None:
+    world = World((node("a", "1.0.0 1.0.1 1.1.0"),), (An(MINOR),))
+    assert [reason.code for reason in ask(world, "flip", "1.0.1").reasons] == ["late_without_consent"]
+    assert ask(world, "flip", "1.0.0")
+
+
+def test_a_write_version_of_the_next_major_is_one_that_the_release_cannot_read() -> None:
+    gate = ask(World(ALL_NEW, written="2.0.0", releases=(OLD,)), "roll_back", "1.0.0")
+    assert [reason.code for reason in gate.reasons] == ["nodes_store_newer", "write_version_above"]
+
+
+def test_of_releases_that_end_at_a_version_all_must_be_fine() -> None:
+    releases = ("<=0.5.0 1.1.0", "<=1.0.0 1.1.0")
+    for seen in (releases, releases[::-1]):
+        gate = ask(World(actors=(An("0.6.0"), An(OLD)), releases=seen), "roll_back", "1.1.0")
+        assert [(reason.code, reason.actors) for reason in gate.reasons] == [("actors_too_old", ("car-1",))]
+
+
+def test_an_actor_that_is_newer_itself_is_not_counted_for_its_base_too() -> None:
+    world = World(actors=(An(NEW, base="1.0.0 1.1.0 2.0.0 3.0.0"),), releases=(OLD, MINOR))
+    assert [reason.code for reason in ask(world, "roll_back", "1.0.0").reasons] == ["actors_newer"]
+
+
 def test_a_pin_notes_that_entries_have_no_base_and_that_nobody_has_it_yet() -> None:
     assert ask(World(ALL_NEW, (An(NEW),)), "pin", "1.0.0").notes == ()
     (note,) = ask(World(ALL_NEW, (An(NEW, entries=(NEW,)),)), "pin", "1.0.0").notes

@@ -97,7 +97,9 @@ async def test_hooks_hear_of_failed_migrations_and_refused_states() -> None:
     store = MemoryStore()
     broken, newer = Suite("broken"), Suite("newer")
     broken.actor_type("Box").migration("1.0.0")(lambda state, context: state["secret"])
-    newer.actor_type("Box").migration("2.0.0")(lambda state, context: None)
+    box = newer.actor_type("Box")
+    for version in ("1.0.0", "2.0.0"):
+        box.migration(version)(lambda state, context: None)
     for actor_id, data in {"a": b"{}", "b": b"{}", "c": b'{"secret'}.items():
         await store.insert("Box", "state", [(actor_id, data)])
     async with Node(store, [newer]) as node, node.activate("Box", "b") as activation:

@@ -142,7 +142,7 @@ async def test_actors_stay_where_they_are_beside_the_same_release(store: Store) 
 
 
 async def test_a_newer_release_without_the_action_gets_no_actor(store: Store) -> None:
-    old, new = Place("1.0.0", base=LaterBox), Place("2.0.0")
+    old, new = Place("1.0.0", base=LaterBox), Place("1.0.0", "2.0.0")
     async with old.run(store, move_on_seconds=1e-9, idle_seconds=LONG_SECONDS) as node, new.run(store):
         await until(knows(node, 2))
         for _ in range(2):

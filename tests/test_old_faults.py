@@ -299,6 +299,10 @@ async def test_f2_late_version_is_never_skipped_in_silence_nor_run_twice(store: 
     await bring_up(store, _suite([tagging("1.0.0"), tagging("1.1.0")]))
     before = await record_of(store)
     steps = [tagging("1.0.0"), tagging("1.0.1"), tagging("1.1.0")]
+    with pytest.raises(LateMigrationError, match="1 stored actor is past it"):
+        await bring_up(store, _suite(steps))
+    async with serving(store, _suite(steps, late=("1.0.1",))):
+        pass  # from now on its set was seen
     async with serving(store, _suite(steps)) as node:
         for _ in range(2):
             with pytest.raises(LateMigrationError) as late:

@@ -32,7 +32,8 @@ def look(world: World) -> tuple[int, Step]:
         (World((node("a", OLD), node("b", MINOR))), 1, "lazymig nodes drain A"),
         (World((node("a", OLD, alive=False), node("b", NEW)), written="1.0.0"), 1, "lazymig nodes forget A"),
         (World((node("a", OLD),), written="1.1.0", releases=(OLD, MINOR)), 1, "lazymig rollout pin Vehicle 1.0.0"),
-        (World(ALL_NEW, unreadable=("X",)), 1, "lazymig nodes forget X"),
+        (World(ALL_NEW, unreadable=("X", "Y")), 1, "lazymig nodes forget X"),
+        (World((node("a", "<=2.0.0"), node("b", NEW)), (An(NEW),)), 4, "lazymig gate retire Vehicle 2.0.0"),
         (World(written="1.0.0", releases=(OLD, NEW)), 1, None),
         (World((), (An(OLD),)), 4, None),
         (World(ALL_NEW, (An(OLD),), written="1.0.0"), 2, "lazymig rollout flip Vehicle 2.0.0"),
@@ -97,3 +98,7 @@ def test_what_may_come_next_is_asked() -> None:
     assert asked(World(MIXED, releases=(MINOR,))) == ["pin 1.0.0", "retire 2.0.0", "roll_back 1.1.0"]
     assert asked(World(MIXED, written="1.0.0")) == ["flip 2.0.0", "unpin 0.0.0", "retire 2.0.0", "roll_back 1.0.0"]
     assert asked(World()) == []
+    three = (node("a", MINOR), node("b", OLD), node("c", NEW))
+    assert asked(World(three)) == ["pin 1.0.0", "retire 2.0.0", "roll_back 1.1.0"]
+    at_target = World(ALL_NEW, written="2.0.0", releases=(OLD,))
+    assert asked(at_target) == ["pin 1.0.0", "unpin 0.0.0", "retire 2.0.0", "roll_back 1.0.0"]

@@ -52,14 +52,14 @@ async def test_many_calls_from_everywhere_are_each_run_once(store: Store) -> Non
 
 async def store_at(store: Store, release: str, *actor_ids: str) -> None:
     """Store actors that need a release."""
-    async with Place(release).run(store) as node:
+    async with Place("1.0.0", release).run(store) as node:
         for actor_id in actor_ids:
             assert await node.call("Box", actor_id, "add") == 1
 
 
 async def test_too_new_a_state_goes_to_a_capable_node_and_the_next_one_at_first_try(store: Store) -> None:
     await store_at(store, "2.0.0", "a", "b")
-    old, new, counted = Place("1.0.0"), Place("2.0.0"), FaultyStore(store)
+    old, new, counted = Place("1.0.0"), Place("1.0.0", "2.0.0"), FaultyStore(store)
     async with new.run(store), old.run(counted) as node:
         await until(knows(node, 2))
         counted.arm(None)
