@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lazymig import Node, open_store
-from lazymig.testing.releases import release
-from suites import vehicles
 from tests.cli_project import Project, shape
+from tests.cli_rollouts import beside, lines, running, within
 from tests.fleets import SILENT, join, put
 from tests.gate_cases import MINOR, NEW, OLD
 from tests.worlds import An
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
     from pathlib import Path
 
     from lazymig.store import Store
@@ -26,13 +21,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project(tmp_path, monkeypatch)
-
-
-@asynccontextmanager
-async def running(project: Project, label: str = "web-1", upto: str = "2.0.0") -> AsyncIterator[Node]:
-    suite = release(vehicles.suite, upto)
-    async with open_store(project.url) as store, Node(store, [suite], label=label, build="2026.11") as node:
-        yield node
 
 
 @pytest.fixture
@@ -46,24 +34,6 @@ def filled(project: Project) -> Project:
 
     within(project, fill)
     return project
-
-
-def within(project: Project, work: Any) -> None:
-    async def run() -> None:
-        async with open_store(project.url) as store:
-            await work(store)
-
-    asyncio.run(run())
-
-
-def lines(result: Any) -> list[str]:
-    """Return the lines of stdout with single spaces."""
-    return [" ".join(line.split()) for line in result.stdout.splitlines() if line.strip()]
-
-
-def beside(call: Any, *arguments: Any, **options: Any) -> Coroutine[Any, Any, Any]:
-    """Run a command beside the nodes of this event loop."""
-    return asyncio.to_thread(call, *arguments, **options)
 
 
 # --- a deploy --------------------------------------------------------------------------------------------------------

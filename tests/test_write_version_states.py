@@ -1,0 +1,110 @@
+"""Several states of an actor while a write version is below what the software supports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lazymig import Suite, errors
+from lazymig.testing.releases import release
+from tests.wallets import base_of, held, load, save, value_of, write_at
+
+if TYPE_CHECKING:
+    from lazymig.store import Store
+
+
+class Moves:
+    """2.0.0 moves x from the main state to another one, and back down."""
+
+    def __init__(self) -> None:
+        self.projections: list[bool] = []
+        self.suite = Suite("moves")
+        moves = self.suite.actor_type("Wallet", state="wallet", context_factory=lambda activation: activation)
+
+        @moves.migration("1.0.0")
+        def begin(state: Any, context: Any) -> None:
+            self.projections.append(context.is_projection)
+
+        @moves.migration("2.0.0")
+        async def move(state: Any, context: Any) -> None:
+            self.projections.append(context.is_projection)
+            other = context.state("other")
+            await other.migrate_and_load(default={"y": 0})
+            other.value["x"] = state.pop("x")
+            await other.persist()
+
+        @move.down
+        async def move_back(state: Any, context: Any) -> None:
+            other = context.state("other")
+            await other.load()
+            state["x"] = other.value.pop("x")
+            await other.persist()
+
+        @move.reconcile
+        async def moved(state: Any, base: Any, context: Any) -> None:
+            other = context.state("other")
+            await other.load()
+            other.value["seen"] = other.base
+            await other.persist()
+
+
+async def test_all_states_are_brought_down_together_and_kept_together(store: Store) -> None:
+    moves = Moves()
+    new, old = moves.suite, release(moves.suite, "1.0.0")
+    await write_at(store, "1.0.0")
+    async with held(store, new) as activation:
+        main, other = activation.state(), activation.state("other")
+        await main.migrate_and_load(default={"a": 1})
+        await other.migrate_and_load(default={"x": 1, "y": 2})
+        await activation.persist()
+        assert other.value == {"x": 1, "y": 2}
+        other.value["x"] = 5
+        await other.persist()
+        assert (main.value, other.value) == ({"a": 1}, {"x": 5, "y": 2})
+
+    assert (await value_of(store), await value_of(store, "other")) == ({"a": 1, "x": 5}, {"y": 2})
+    assert await base_of(store) == {"wallet": {"a": 1}, "other": {"x": 5, "y": 2}}
+
+    await save(store, old, x=0)  # the main state only: the base of the other one is out of date with it
+    async with held(store, new) as activation:
+        assert await activation.state("other").migrate_and_load() == {
+            "x": 0, "y": 2, "seen": {"x": 5, "y": 2}
+        }  # fmt: skip
+        assert await activation.state().migrate_and_load() == {"a": 1}
+
+
+async def test_migrations_are_told_when_they_are_projections(store: Store) -> None:
+    moves = Moves()
+    new, old = moves.suite, release(moves.suite, "1.0.0")
+    await store.insert("Wallet", "wallet", [("w", b'{"x":1}')])
+    await write_at(store, "1.0.0")
+    await load(store, new)
+    assert moves.projections == [False, True]
+    await save(store, old, x=2)
+    await write_at(store, "2.0.0")
+
+    await load(store, new)  # for good now, but it ran before as a projection
+
+    assert moves.projections == [False, True, True]
+    async with held(store, new) as activation:
+        assert not activation.is_projection
+
+
+async def test_a_down_writes_no_entries(store: Store) -> None:
+    suite = Suite("s")
+    wallet = suite.actor_type("Wallet", state="wallet", context_factory=lambda activation: activation)
+
+    @wallet.migration("1.0.0")
+    def begin(state: Any, context: Any) -> None:
+        pass
+
+    @begin.down
+    async def to_table(state: Any, context: Any) -> None:
+        await context.table("log").put("k", 1)
+
+    await write_at(store, "0.0.0")
+    async with held(store, suite) as activation:
+        await activation.state().migrate_and_load(default={"n": 1})
+        with pytest.raises(errors.LazymigError, match="writes to a table"):
+            await activation.persist()
