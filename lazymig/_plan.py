@@ -37,6 +37,8 @@ Where a write version is set, or older software stored last:
 | or the stamp lacks what it has  | reconciled, in order; a main state that older software created gets it anew  |
 | base is of a newer minor, and   | as stored by the last writer, brought up as above; that base stays, and what |
 | out of date                     | runs above the write version runs at each activation                         |
+| the last writer lacked what the | StateTooOldError: what would reconcile it was retired                        |
+| base has up to the baseline     |                                                                              |
 | base is newer by a major        | as stored; NewerStateError where something is to run, or a base is to be made|
 
 Above the write version what runs is a projection: its results are kept as the base, beside the states as stored.
@@ -177,6 +179,9 @@ def _decide_main(chain: Chain, found: Found, key: ActorKey | None) -> Plan | Act
     known = applied if taken is None else applied.union(taken.applied)
     if known.highest < chain.floor:
         return StateTooOldError(key, _version.unpack(known.highest), _version.unpack(chain.floor))
+    if taken is None and _has_retired_drift(chain, found):
+        writer = found.stamp.writer.highest if found.stamp is not None else 0
+        return StateTooOldError(key, _version.unpack(writer), _version.unpack(chain.floor))
     steps = chain.pending(known)
     if late := [step.version for step in steps if step.packed < known.highest and not step.late]:
         return LateMigrationError(key, _version.unpack(known.highest), late)
@@ -266,6 +271,18 @@ def _lacked(chain: Chain, found: Found) -> tuple[Migration, ...]:
         step
         for step in chain.migrations
         if base.applied.has(step.packed) and not (writer.has(step.packed) and found.applied.has(step.packed))
+    )
+
+
+def _has_retired_drift(chain: Chain, found: Found) -> bool:
+    """Tell whether the last writer lacked what the base has and the baseline retired: nothing here can mend it."""
+    base, stamp = found.base, found.stamp
+    if base is None or stamp is None or not chain.floor:
+        return False
+    return any(
+        number <= chain.floor and not stamp.writer.has(number)
+        for number in (base.applied.floor, *base.applied.packed)
+        if number
     )
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazymig import _version
-from lazymig._rulings import NOBODY, AskActors, AskEntries, AskSeen, AskType, Release, Ruled
+from lazymig._rulings import NOBODY, AskActors, AskBases, AskEntries, AskSeen, AskType, Release, Ruled
 from lazymig.errors import LateMigrationError, MissingMigrationError, WriteVersionError
 
 if TYPE_CHECKING:
@@ -128,6 +128,16 @@ def _check_missing(offer: Offer, seen: Seen) -> Asking:
     if of_entries:
         sets = frozenset(applied for applied in facts.known if applied.highest < baseline)
         found = yield AskEntries(offer.type, sets, baseline)
+    if not found.total:  # what would reconcile what older software stored last
+        retired = frozenset(
+            based
+            for based in facts.bases
+            if any(
+                version <= baseline and based.base.has(version) and not (based.writer and based.writer.has(version))
+                for version in lacked
+            )
+        )
+        found = (yield AskBases(offer.type, retired)) if retired else NOBODY
     if gone or found.total:
         versions = [_version.unpack(version) for version in gone or lacked]
         raise MissingMigrationError(

@@ -297,6 +297,15 @@ CASES = [
         total=1,
     ),
     Case(
+        "nodes_retired",
+        "roll_back",
+        "1.0.0",
+        World((node("a", OLD), node("b", "<=1.1.0")), releases=(OLD,)),
+        World((node("a", OLD), node("b", MINOR)), releases=(OLD,)),
+        nodes=("B",),
+        says="without the migrations of what 1.0.0 would store: node b (B). Stop them, or",
+    ),
+    Case(
         "nodes_store_newer",
         "roll_back",
         "1.0.0",

@@ -89,7 +89,7 @@ def roll_back(facts: TypeFacts, asked: Asked) -> Reasons:
         listed = ", ".join(str(_version.unpack(number)) for number in known) or "none"
         text = f"no release of {asked.type} ended at {asked}. Known are: {listed}. Correct it."
         return [Reason("unknown_release", text)]
-    reasons = [*_storing_newer(facts, asked), *_storing_elsewhere(facts, asked, found)]
+    reasons = [*_storing_newer(facts, asked), *_retired(facts, asked), *_storing_elsewhere(facts, asked, found)]
     reasons += yield from _newer(facts, asked)
     bases = frozenset(based for based in facts.bases for applied in found if _is_in_the_way(facts, based, applied))
     counted = yield from bases_with(asked.type, bases)
@@ -107,6 +107,14 @@ def _storing_newer(facts: TypeFacts, asked: Asked) -> Iterable[Reason]:
     newer: list[Serving] = [one for one in serving(facts, asked.type) if one.supported >= below]
     if newer:
         yield about_nodes("nodes_store_newer", newer, f"storing what {asked} can't read", _pin_first(asked))
+
+
+def _retired(facts: TypeFacts, asked: Asked) -> Iterable[Reason]:
+    """Yield a reason if nodes have retired what brings up what the release stores."""
+    retired = [one for one in serving(facts, asked.type) if one.offer.registered.floor > asked.packed]
+    if retired:
+        cure = "Stop them, or deploy a release there that has those migrations."
+        yield about_nodes("nodes_retired", retired, f"without the migrations of what {asked} would store", cure)
 
 
 def _storing_elsewhere(facts: TypeFacts, asked: Asked, found: Iterable[AppliedSet]) -> Iterable[Reason]:

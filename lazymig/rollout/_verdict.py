@@ -37,6 +37,7 @@ CODES = {
     "actors_too_old": "stored actors are below the release's baseline: roll back",
     "entries_too_old": "entries are below it: roll back",
     "nodes_store_newer": "nodes store what the release can't read: roll back",
+    "nodes_retired": "a node's baseline is above the release, so it could not bring up what that stores: roll back",
     "write_version_above": "the type is written above the release: roll back",
 }
 """The code of each reason and when it is given; they keep their meaning from release to release."""
