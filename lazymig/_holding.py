@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazymig import _plan, _shapes
 from lazymig._migrating import Migrating
@@ -22,16 +22,33 @@ if TYPE_CHECKING:
 
     from lazymig._bases import Base
     from lazymig._lease import Lease
-    from lazymig._records import ActorKey
+    from lazymig._records import ActorKey, AppliedSet
     from lazymig.activation import Activation
     from lazymig.suite import ActorType
 
 
 _NO_TABLES: Mapping[str, int] = {}
+_NO_STATES: Mapping[str, bytes] = {}
 
 
 class PolicyChangedError(Exception):
     """The write policy is another one by now: what was to be stored has to be decided anew."""
+
+
+class InMemory(NamedTuple):
+    """The states as an activation has them, where that is not as they are stored.
+
+    Attributes:
+        revision: The actor's that they belong to.
+        values: Name to encoded value; None: they are as stored.
+        applied: What is applied to them.
+        is_base: Whether they are what the base has.
+    """
+
+    revision: int
+    values: Mapping[str, bytes] | None
+    applied: AppliedSet
+    is_base: bool
 
 
 class Holding:
@@ -51,14 +68,13 @@ class Holding:
         migrating: Migrations whose caller has left; they may have ended meanwhile.
         is_closed: Whether it has ended.
         activation: As given.
-        has_lowered: Whether it has stored the states in an older shape.
         handed: The states, encoded, that migrations under way began with.
-        projected: The states, encoded, as the activation has them where no base keeps them; else None.
+        memory: The states as the activation has them; None: as stored.
     """
 
     __slots__ = (
-        "_inferred", "activation", "handed", "has_lowered", "is_closed", "key", "lease", "migrated_at", "migrating",
-        "plan", "projected", "refusal", "turns", "type",
+        "_expected", "_inferred", "activation", "handed", "is_closed", "key", "lease", "memory", "migrated_at",
+        "migrating", "plan", "refusal", "turns", "type",
     )  # fmt: skip
 
     def __init__(
@@ -70,9 +86,9 @@ class Holding:
         refusal: ActivationError | None,
     ) -> None:
         self.activation = activation
-        self.has_lowered = False
         self.handed: Mapping[str, bytes] = {}
-        self.projected: Mapping[str, bytes] | None = None
+        self.memory: InMemory | None = None
+        self._expected: InMemory | None = None
         self.key = key
         self.type = actor_type
         self.lease = lease
@@ -106,6 +122,8 @@ class Holding:
             if self.is_closed or self.lease is None or self.lease.is_released:
                 raise ActivationClosedError(self.key)
             await self.lease.check()
+            if self._expected is not None:  # of a commit whose outcome was unknown
+                self.settle()
         except BaseException:
             self.turns.release()
             raise
@@ -190,30 +208,46 @@ class Holding:
 
     @property
     def values(self) -> Mapping[str, bytes]:
-        """The states as the activation has them, encoded: those of the base once it was taken."""
-        if self.projected is not None:
-            return self.projected
-        if self.lease is None:
-            return {}
-        base = None if self.lease.base is None else self._taken()
-        return self.lease.states if base is None else values_of(base, self.lease.states)
+        """The states as the activation has them, encoded."""
+        if self.memory is not None and self.memory.values is not None:
+            return self.memory.values
+        return _NO_STATES if self.lease is None else self.lease.states
 
-    def _taken(self) -> Base | None:
-        """Return the base that stands for the states as stored."""
-        if self.lease is None or self.lease.base is None or (self.plan is None and not self.has_lowered):
-            return None
-        return _plan.base_to_take(self.type.chain, self.found())
+    def take(self, plan: _plan.Plan, projected: Mapping[str, bytes] | None = None) -> None:
+        """Note that the actor has come up: with the base's states, or with some that nothing keeps, or as stored."""
+        self.plan = plan
+        if self.lease is None:
+            return
+        if projected is not None:
+            self.memory = InMemory(self.lease.revision, projected, plan.applied, is_base=False)
+        elif plan.takes_base and self.memory is None and self.lease.base is not None:
+            values = values_of(self.lease.base, self.lease.states)
+            self.memory = InMemory(self.lease.revision, values, plan.applied, is_base=True)
+
+    def expect(self, values: Mapping[str, bytes] | None, applied: AppliedSet, *, is_base: bool) -> None:
+        """Note what the states are in memory once the next commit is acknowledged, or turns out to have been."""
+        if self.lease is not None:
+            self._expected = InMemory(self.lease.revision + 1, values, applied, is_base)
+
+    def settle(self) -> None:
+        """Note what has become of the last commit."""
+        expected, self._expected = self._expected, None
+        if expected is not None and self.lease is not None and expected.revision == self.lease.revision:
+            self.memory = None if expected.values is None else expected
 
     def shape(
-        self, plan: _plan.Plan | None = None, *, creates_main: bool, has_main: bool = True
+        self, plan: _plan.Plan | None = None, *, creates_main: bool, has_main: bool = True, puts: bool = True
     ) -> _shapes.Shape | ActivationError:
-        """Return how the actor is stored, or why it isn't."""
-        plan = plan or self.plan
-        takes_base = False
-        if self.lease is not None and self.lease.base is not None:
-            takes_base = plan.takes_base if self.plan is None and plan is not None else self._taken() is not None
-        storing = _shapes.Storing(creates_main, has_main, self.migrated_at, takes_base)
-        return _shapes.shape(self.type.chain, self.found(), plan, storing, self.key)
+        """Return how the actor is stored, or why it isn't; by the plan that is followed, or was."""
+        if plan is not None:
+            base = None if self.lease is None or not plan.takes_base else self.lease.base
+            held, is_base = None if base is None else base.applied, base is not None
+        elif self.memory is not None:
+            held, is_base = self.memory.applied, self.memory.is_base
+        else:
+            held, is_base = None, False
+        storing = _shapes.Storing(creates_main, has_main, puts, self.migrated_at, held, is_base)
+        return _shapes.shape(self.type.chain, self.found(), plan or self.plan, storing, self.key)
 
     def forget_inferred(self) -> None:
         """Note that the main state is another one by now."""
@@ -234,8 +268,10 @@ class Holding:
 
     def values_for(self, plan: _plan.Plan | None) -> Mapping[str, bytes]:
         """Return the states that what is run by a plan begins with."""
-        if plan is None or self.lease is None or self.lease.base is None:
+        if plan is None or self.lease is None:
             return self.values
+        if self.lease.base is None:
+            return self.lease.states
         return values_of(self.lease.base, self.lease.states) if plan.takes_base else self.lease.states
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from lazymig._bases import WritePolicy, base_after
+from lazymig._bases import BaseWrite, WritePolicy, base_after
 from lazymig._records import Claim, Commit
 from lazymig._uncut import uncut
 from lazymig.errors import LeaseLostError, StoreError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from lazymig._bases import Base, BaseWrite
+    from lazymig._bases import Base
     from lazymig._entries import Entry, Place
     from lazymig._records import ActorKey, Fence, Marks, Stamp, StoredActor
     from lazymig.fleet import Membership
@@ -128,6 +128,8 @@ class Lease:
             StoreError: The store's fault; if the outcome is unknown it is settled before the next use.
         """
         await self.check()
+        if base is None and not writes and self.base is not None and self.base.revision == self.revision:
+            base = BaseWrite(self.base.applied, self.base.digest, is_current=True)  # the states are what they were
         epoch = self.policy.epoch
         commit = Commit(self.key, self.fence, self.revision, stamp, writes, release, entries or {}, marks, epoch, base)
         return await uncut(self._commit(commit))

@@ -6,8 +6,8 @@
 | newer by a major                | NewerStateError         | NewerStateError                                    |
 | below the baseline              | as stored               | StateTooOldError                                   |
 | lacks a late one without consent| as stored               | LateMigrationError                                 |
-| states, but no main state       | as stored, unless a     | nothing to run but eager conversions; other states |
-|                                 | newer major wrote last  | and the stamp are left as they are                 |
+| states, but no main state       | as stored               | nothing to run but eager conversions; other states |
+|                                 |                         | and the stamp are left as they are                 |
 | entries only                    | the same                | nothing to run but eager conversions; the stamp    |
 |                                 |                         | gets all registered                                |
 | else                            | as stored               | pending ones run, in order                         |
@@ -136,8 +136,6 @@ def check(chain: Chain, found: Found, key: ActorKey | None) -> ActivationError |
     if found.is_new:
         return None
     stored = max(found.applied.highest, found.marks.converting)
-    if not found.has_main and found.stamp is not None:
-        stored = max(stored, found.stamp.writer.highest)  # nothing was migrated: the shapes are the last writer's
     if _version.is_newer_major(stored, chain.release.highest):
         return NewerStateError(key, _version.unpack(stored), chain.supported)
     return None
@@ -150,7 +148,7 @@ def decide(chain: Chain, found: Found, key: ActorKey | None) -> Plan | Activatio
     """
     if not found.has_main or found.inferred or (found.marks is not NO_MARKS and found.marks.converting):
         return _decide(chain, found, key)
-    if found.base is not None or found.write_version is not None:
+    if found.base is not None or found.write_version not in {None, chain.release.highest}:
         return _decide(chain, found, key)
     applied = found.applied
     plan: Plan | ActivationError | None = chain.plans.get(applied)
@@ -218,12 +216,18 @@ def base_to_take(chain: Chain, found: Found) -> Base | None:
     base = found.base
     if base is None or not (found.is_current and found.has_base_main) or has_newer_base(chain, found):
         return None
-    above = [number for number in base.applied.packed if not found.applied.has(number)]
+    above = made_above(chain, base.applied, found.applied)
     if not any(chain.release.has(number) for number in above):
         return None
-    if chain.knows(base.applied) and chain.digest(above) != base.digest:
+    if base.digest and chain.knows(base.applied) and chain.digest(above) != base.digest:
         return None
     return base
+
+
+def made_above(chain: Chain, full: AppliedSet, stored: AppliedSet) -> list[int]:
+    """Return the versions, packed, of what made a base of states as stored; of a floor those that are registered."""
+    known = (step.packed for step in chain.migrations if full.has(step.packed))
+    return [number for number in {*full.packed, *known} if not stored.has(number)]
 
 
 def has_newer_base(chain: Chain, found: Found) -> bool:

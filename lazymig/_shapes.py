@@ -9,7 +9,8 @@
 | only loaded the actor, or lacks     | as they are           | as it was, or what  | kept; the first time a state  |
 | something that stamp or base has    |                       | is applied          | is stored, what it was before |
 
-Nothing is stamped that was not migrated or created by this software.
+Nothing is stamped that was not migrated or created by this software. Without a main state nothing is brought down: what
+is stored has the shape of this software, and its stamp; what isn't stays as it is.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Shape(NamedTuple):
         applied: What is applied to the states as the activation has them.
         keep: What becomes of the base.
         lowers: What brings the states down, the highest first.
-        digest: Of what was run to make the states of what is stored; of a base only.
+        digest: Of what was run to make the states of what is stored, of a base only; 0 if nobody can tell.
+        stays: Whether all states that are left stay as they are stored: without a main state nothing brings them down.
     """
 
     stamp: Stamp | None
@@ -54,6 +56,7 @@ class Shape(NamedTuple):
     keep: Keep
     lowers: tuple[Migration, ...] = ()
     digest: int = 0
+    stays: bool = False
 
 
 class Storing(NamedTuple):
@@ -62,13 +65,17 @@ class Storing(NamedTuple):
     Attributes:
         creates_main: Whether the main state was absent and is stored now.
         has_main: Whether there is one afterwards.
+        puts: Whether a state is stored, and not only removed.
         migrated_at: When migrations ran in this activation; None if none did.
-        takes_base: Whether the activation has the states of the base.
+        held: What is applied to the states as the activation has them, where they are not as stored; else None.
+        takes_base: Whether it has those of the base.
     """
 
     creates_main: bool
     has_main: bool = True
+    puts: bool = True
     migrated_at: datetime | None = None
+    held: AppliedSet | None = None
     takes_base: bool = False
 
 
@@ -88,51 +95,59 @@ def shape(
     if refusal is not None:
         return refusal
     applied = _applied(chain, found, plan, storing)
-    if found.write_version is None and found.base is None and chain.knows(applied):
-        return Shape(_stamp(chain, found, plan, storing, applied), applied, Keep.AS_IT_IS)
-    if storing.has_main and _plan.has_to_lower(chain, found, applied, takes_base=storing.takes_base):
-        if storing.creates_main and found.write_version is not None:  # what the base gets has what this software knows
-            applied = _joined(chain.release, found.applied.up_to(found.write_version))
-        stamp = _stamp(chain, found, plan, storing, applied)
-        return _lowered(chain, found, storing, key, applied, stamp)
+    if _plan.has_to_lower(chain, found, applied, takes_base=storing.takes_base):
+        if storing.has_main:
+            return _lowered(chain, found, plan, storing, key)
+        if not storing.puts:
+            stamp = _stamp(chain, found, plan, storing, applied)
+            stored = _plan.stored_set(chain, found, applied, takes_base=storing.takes_base)
+            stamp = None if stamp is None else stamp._replace(applied=stored)
+            return Shape(stamp, applied, Keep.AS_IT_IS, stays=True)
     stamp = _stamp(chain, found, plan, storing, applied)
     is_known = chain.knows(applied) and (found.base is None or chain.knows(found.base.applied))
     if found.base is None:
-        keep = Keep.AS_IT_IS if is_known else Keep.FIRST
-    elif is_known and (plan is not None or storing.creates_main or storing.takes_base):
-        keep = Keep.NOTHING
-    else:
-        keep = Keep.FIRST
-    return Shape(stamp, applied, keep)
+        return Shape(stamp, applied, Keep.AS_IT_IS if is_known else Keep.FIRST)
+    has_come_up = plan is not None or storing.creates_main or storing.takes_base
+    return Shape(stamp, applied, Keep.NOTHING if is_known and has_come_up else Keep.FIRST)
 
 
-def _lowered(  # noqa: PLR0913, PLR0917  (as `shape`)
-    chain: Chain, found: Found, storing: Storing, key: ActorKey | None, applied: AppliedSet, full: Stamp | None
+def _lowered(
+    chain: Chain, found: Found, plan: Plan | None, storing: Storing, key: ActorKey | None
 ) -> Shape | ActivationError:
     if _plan.has_newer_base(chain, found):
         return _plan.newer_base(chain, found, key)
-    stored = _plan.stored_set(chain, found, applied, takes_base=storing.takes_base)
     written = found.write_version or 0
-    lowers = [step for step in chain.migrations if step.packed > written and applied.has(step.packed)]
-    if found.base is not None and storing.takes_base and not chain.knows(applied):
-        digest = found.base.digest  # of newer software: only that one can tell
+    if storing.creates_main:  # what the base gets has what this software knows
+        applied = _joined(chain.release, found.applied.up_to(written))
     else:
-        digest = chain.digest(number for number in applied.packed if not stored.has(number))
-    stamp = None if full is None else full._replace(applied=stored)
-    keep = Keep.FIRST if _plan.has_to_keep_base(chain, found, storing.takes_base) else Keep.ALL
-    return Shape(stamp, applied, keep, tuple(reversed(lowers)), digest)
+        applied = _applied(chain, found, plan, storing)
+    stored = _plan.stored_set(chain, found, applied, takes_base=storing.takes_base)
+    lowers = [step for step in chain.migrations if step.packed > written and applied.has(step.packed)]
+    digest = 0
+    if chain.knows(applied):
+        digest = chain.digest(_plan.made_above(chain, applied, stored))
+    elif found.base is not None and storing.takes_base and stored == found.applied:
+        digest = found.base.digest  # of newer software, which alone can tell
+    stamp = _stamp(chain, found, plan, storing, applied) or Stamp(applied, chain.release)
+    is_unrepaired = found.base is not None and plan is None and not storing.takes_base and not storing.creates_main
+    keep = Keep.FIRST if is_unrepaired or _plan.has_to_keep_base(chain, found, storing.takes_base) else Keep.ALL
+    return Shape(stamp._replace(applied=stored), applied, keep, tuple(reversed(lowers)), digest)
 
 
 def _applied(chain: Chain, found: Found, plan: Plan | None, storing: Storing) -> AppliedSet:
-    """Return what is applied to the states as the activation has them."""
+    """Return what is applied to the states as the activation has them.
+
+    Where there is no main state nothing brings them up, and they are in the shape of who stored them last.
+    """
     if found.is_new:
         return chain.release
     applied = found.applied
-    if storing.takes_base and found.base is not None:
-        applied = _joined(applied, found.base.applied)
+    if storing.held is not None:
+        applied = _joined(applied, storing.held)
     if plan is not None:
         applied = _joined(applied, plan.applied)
-    return _joined(applied, chain.release) if storing.creates_main else applied
+    is_own = storing.creates_main or (plan is not None and storing.puts and not storing.has_main)
+    return _joined(applied, chain.release) if is_own else applied
 
 
 def _joined(first: AppliedSet, second: AppliedSet) -> AppliedSet:
@@ -153,7 +168,7 @@ def _stamp(chain: Chain, found: Found, plan: Plan | None, storing: Storing, appl
     if plan is None and not storing.creates_main:
         if before is None:
             return None
-        writer = chain.release if chain.release.highest < before.writer.highest else before.writer
+        writer = before.writer if chain.knows(before.writer) else chain.release
         return Stamp(applied, writer, before.migrated_at)
     if migrated_at is None and before is not None:
         migrated_at = before.migrated_at

@@ -21,20 +21,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lazymig import _plan
-    from lazymig._entries import Entry, Place
     from lazymig._holding import Holding
     from lazymig._lease import Lease
     from lazymig._records import Stamp
+    from lazymig._running import Staged
 
 _Writes = dict[str, "bytes | None"]
 
 
-async def commit(
+async def commit(  # noqa: PLR0913  (named, all but four)
     holding: Holding,
     lease: Lease,
     writes: _Writes,
-    entries: Mapping[Place, Entry | None] | None = None,
+    entries: Staged | None = None,
     *,
+    riding: Staged | None = None,
     release: bool = False,
 ) -> None:
     """Store states and entries with their stamp, in the shape that the write policy asks for; needs a turn.
@@ -44,19 +45,21 @@ async def commit(
         lease: The actor's.
         writes: Name to encoded value; None removes the state.
         entries: See `Commit.entries`.
+        riding: More of them, that were converted when they were read: not where they would be brought down again.
         release: Give the lock up in the same transaction.
 
     Raises:
         NewerStateError: This software stores nothing of the type any more.
     """
     while True:
+        put = {**riding, **(entries or {})} if riding and holding.limit is None else entries
         if _is_settled(holding, lease):
-            marks = _marks(holding, lease, lease.stamp, entries, None) if entries or lease.marks != NO_MARKS else None
-            if await lease.commit(writes, lease.stamp, release=release, entries=entries, marks=marks):
-                await _note_stored(holding, lease, writes, entries, release=release)
+            marks = _marks(holding, lease, lease.stamp, put, None) if put or lease.marks != NO_MARKS else None
+            if await lease.commit(writes, lease.stamp, release=release, entries=put, marks=marks):
+                await _note_stored(holding, lease, writes, put, release=release)
                 return
         try:
-            await commit_once(holding, lease, writes, entries, release=release)
+            await commit_once(holding, lease, writes, put, release=release)
         except PolicyChangedError:
             continue
         return
@@ -66,7 +69,7 @@ async def commit_once(  # noqa: PLR0913  (named, all but four)
     holding: Holding,
     lease: Lease,
     writes: _Writes,
-    entries: Mapping[Place, Entry | None] | None = None,
+    entries: Staged | None = None,
     *,
     plan: _plan.Plan | None = None,
     projected: Mapping[str, bytes] | None = None,
@@ -91,26 +94,34 @@ async def commit_once(  # noqa: PLR0913  (named, all but four)
     main, values = holding.type.state, holding.values_for(plan)
     creates_main = writes.get(main) is not None and main not in values
     has_main = writes[main] is not None if main in writes else main in values
-    shape = holding.shape(plan, creates_main=creates_main, has_main=has_main)
+    puts = any(data is not None for data in writes.values())
+    shape = holding.shape(plan, creates_main=creates_main, has_main=has_main, puts=puts)
     if isinstance(shape, ActivationError):
         raise shape
-    base, full = None, values
-    if shape.keep is not _shapes.Keep.AS_IT_IS:
-        full = left(values, writes) if projected is None else projected
+    full = left(values, writes) if projected is None else projected
+    if shape.keep is _shapes.Keep.AS_IT_IS and values is lease.states:
+        base, low = None, full
+    elif _stays(holding, lease, shape, writes, plan):
+        base, low = None, lease.states
+    else:
         low = await _low(holding, lease, shape, writes, full, is_projected=projected is not None)
         base = _base_write(holding, lease, shape, writes, full, low)
-        writes = _changes(lease.states, low)
+    writes = _changes(lease.states, low)
     if entries and holding.limit is not None:
         entries = await holding.activation.lowered_entries(entries, holding.limit)
     marks = _marks(holding, lease, shape.stamp, entries, oldest)
+    is_base = shape.keep is _shapes.Keep.ALL or (holding.memory is not None and holding.memory.is_base)
+    holding.expect(None if full == low else full, shape.applied, is_base=is_base)
     if not await lease.commit(writes, shape.stamp, release=release, entries=entries, marks=marks, base=base):
         raise PolicyChangedError
-    if shape.lowers:
-        holding.has_lowered = True
-        holding.projected = full if shape.keep is _shapes.Keep.FIRST else None
-    else:
-        holding.projected = None
+    holding.settle()
     await _note_stored(holding, lease, writes, entries, release=release)
+
+
+def _stays(holding: Holding, lease: Lease, shape: _shapes.Shape, writes: _Writes, plan: _plan.Plan | None) -> bool:
+    """Tell whether states and base stay as they are: only entries are stored."""
+    is_same = shape.stamp is not None and lease.stamp is not None and shape.stamp.applied == lease.stamp.applied
+    return not writes and plan is None and holding.memory is not None and is_same
 
 
 def _is_settled(holding: Holding, lease: Lease) -> bool:
@@ -118,10 +129,11 @@ def _is_settled(holding: Holding, lease: Lease) -> bool:
     stamp, plan, chain = lease.stamp, holding.plan, holding.type.chain
     return (
         lease.base is None
-        and lease.policy.version is None
+        and lease.policy.version in {None, chain.release.highest}
+        and holding.memory is None
         and plan is not None
         and stamp is not None
-        and holding.migrated_at is None
+        and (holding.migrated_at is None or holding.migrated_at == stamp.migrated_at)
         and holding.type.state in lease.states
         and stamp.writer == chain.release
         and stamp.applied == plan.applied
@@ -130,7 +142,7 @@ def _is_settled(holding: Holding, lease: Lease) -> bool:
 
 
 async def _note_stored(
-    holding: Holding, lease: Lease, writes: _Writes, entries: Mapping[Place, Entry | None] | None, *, release: bool
+    holding: Holding, lease: Lease, writes: _Writes, entries: Staged | None, *, release: bool
 ) -> None:
     if holding.type.state in writes:
         holding.forget_inferred()
@@ -149,7 +161,7 @@ async def _low(  # noqa: PLR0913  (what it is made of)
     is_projected: bool,
 ) -> Mapping[str, bytes]:
     """Return the states as they are stored."""
-    if is_projected:
+    if is_projected or shape.stays:
         return left(lease.states, writes)
     return await holding.activation.lowered(full, shape.lowers)
 
@@ -163,13 +175,21 @@ def _base_write(  # noqa: PLR0913, PLR0917  (likewise)
     low: Mapping[str, bytes],
 ) -> BaseWrite | None:
     """Return what becomes of the base."""
-    before = lease.base
+    before, chain = lease.base, holding.type.chain
     kept = {} if before is None else before.states
     if shape.keep is _shapes.Keep.NOTHING or not low:
         return None if before is None else NO_BASE
+    if shape.keep is _shapes.Keep.AS_IT_IS:
+        return None
     if shape.keep is _shapes.Keep.FIRST:
-        first = {name: Kept(lease.states.get(name)) for name in writes if name not in kept}
-        applied, digest = (holding.found().applied, 0) if before is None else (before.applied, before.digest)
+        changed_names = {*writes, *_changes(lease.states, low)}
+        applied = holding.found().applied
+        has_come_up = holding.plan is not None and before is not None and chain.knows(before.applied)
+        if has_come_up and not chain.knows(applied):  # what the base was kept for has been mended
+            found = {name: Kept(lease.states.get(name)) for name in changed_names}
+            return BaseWrite(applied, states={**dict.fromkeys(kept), **found})
+        first = {name: Kept(lease.states.get(name)) for name in changed_names if name not in kept}
+        applied, digest = (applied, 0) if before is None else (before.applied, before.digest)
         return BaseWrite(applied, digest, states=first) if first else None
     states = {name: Kept(full.get(name)) for name in {*full, *low}}
     changed: dict[str, Kept | None] = {name: of for name, of in states.items() if kept.get(name) != of}
@@ -181,7 +201,7 @@ def _marks(
     holding: Holding,
     lease: Lease,
     stamp: Stamp | None,
-    entries: Mapping[Place, Entry | None] | None,
+    entries: Staged | None,
     oldest: int | None,
 ) -> Marks | None:
     if not entries and lease.marks == NO_MARKS:
@@ -193,7 +213,7 @@ def _marks(
     return None if marks == lease.marks and not entries else marks
 
 
-def _mark(holding: Holding, lease: Lease, entries: Mapping[Place, Entry | None] | None) -> int:
+def _mark(holding: Holding, lease: Lease, entries: Staged | None) -> int:
     """Return up to which version, packed, the actor has entries, if its stamp doesn't tell.
 
     Software that has not brought the actor up may put entries of a newer major: older software is refused from then
@@ -207,7 +227,7 @@ def _mark(holding: Holding, lease: Lease, entries: Mapping[Place, Entry | None] 
     return highest if is_newer_major(highest, known) else converting
 
 
-def lowest(oldest: int | None, entries: Mapping[Place, Entry | None] | None) -> int | None:
+def lowest(oldest: int | None, entries: Staged | None) -> int | None:
     """Return what all entries are at least at once some more are stored, packed; None if there are none."""
     versions = [entry.applied.highest for entry in (entries or {}).values() if entry is not None]
     if oldest is not None:

@@ -66,9 +66,13 @@ class Tables:
         """Whether something is to be stored."""
         return bool(self._staged)
 
-    def to_store(self) -> Staged:
-        """Return what the next commit is to store."""
-        return {**self._riding, **self._staged}
+    def to_store(self) -> tuple[Staged, Staged]:
+        """Return what the next commit is to store, and what rides on it."""
+        return dict(self._staged), dict(self._riding)
+
+    def add(self, entries: Staged) -> None:
+        """Let entries be stored by the next commit that stores anything."""
+        self._staged |= entries
 
     async def bring_up(self, entries: Staged) -> Staged:
         """Bring up what migrations put into tables, as what is stored by this software is; return it.

@@ -83,12 +83,19 @@ class Telling:
         if self._hooks:
             tell(self._hooks, EntriesConverted(self._node, self._key, unpack(version), table, entries))
 
-    def applied(self, plan: Plan, before: Stamp | None) -> None:
-        """Tell that migrations were committed, and what was done about what older software had stored."""
+    def applied(self, plan: Plan, before: Stamp | None, limit: int | None) -> None:
+        """Tell that migrations were committed, and what was done about what older software had stored.
+
+        Args:
+            plan: What was done.
+            before: The stamp before it.
+            limit: The write version, packed, if what is above it was committed as a projection; else None.
+        """
         if not self._hooks:
             return
         for step in plan.steps:
-            tell(self._hooks, MigrationApplied(self._node, self._key, step.version, step.name))
+            is_projection = limit is not None and step.packed > limit
+            tell(self._hooks, MigrationApplied(self._node, self._key, step.version, step.name, is_projection))
         written_by = unpack(0 if before is None else before.writer.highest)
         for step in plan.reconciles:
             tell(self._hooks, DriftRepaired(self._node, self._key, step.version, step.name, written_by))

@@ -40,13 +40,17 @@ class _Made(NamedTuple):
         writes: Name to what it made of a state, None to remove it; without projections.
         entries: To be stored.
         projected: All states with the projections, None if there were none.
-        has_to_be_stored: Whether there is more than projections that are not kept.
+        staged: Entries of projections that nothing keeps: stored by the next commit.
+        is_migrated: Whether something was made of the states as stored.
+        is_kept_by_nothing: Whether there is nothing but projections that nothing keeps.
     """
 
     writes: dict[str, bytes | None]
     entries: Staged
     projected: Mapping[str, bytes] | None = None
-    has_to_be_stored: bool = True
+    staged: Staged = {}  # noqa: RUF012  (never changed)
+    is_migrated: bool = False
+    is_kept_by_nothing: bool = False
 
 
 class Upbringing:
@@ -79,41 +83,43 @@ class Upbringing:
 
         Anew, if the write policy was changed meanwhile: nothing was stored then but converted entries.
         """
-        while self._holding.plan is None:
-            plan = self._holding.decide()
+        holding = self._holding
+        before = dict(holding.values)
+        kept = [(state, state.kept()) for state in self._states.values() if state.is_loaded]
+        while holding.plan is None:
+            plan = holding.decide()
             if isinstance(plan, ActivationError):
                 raise plan
             self._plan = plan
-            self._eager = self._holding.eager_tables()
+            self._eager = holding.eager_tables()
             with suppress(PolicyChangedError):
                 await self._follow()
-
-    async def _follow(self) -> None:
-        holding, lease, plan = self._holding, self._lease, self._plan
-        before, stamp = dict(holding.values), lease.stamp
-        kept = [(state, state.kept()) for state in self._states.values() if state.is_loaded]
-        self._reset_states()
-        try:
-            conversions = Conversions(self._activation, holding, lease, self._eager, self._telling)
-            oldest = await conversions.run() if self._eager else None
-            made = await self._run()
-            if plan.steps or plan.reconciles or conversions.has_run:
-                holding.migrated_at = lease.now
-            if made.has_to_be_stored or conversions.has_run:
-                await _storing.commit_once(
-                    holding, lease, made.writes, made.entries, plan=plan, projected=made.projected, oldest=oldest
-                )
-        finally:
-            self._reset_states()
-        holding.plan = plan
-        holding.projected = made.projected if plan.keeps_base else None
-        self._telling.applied(plan, stamp)
         values = holding.values
         for state, value in kept:
             if values.get(state.name) == before.get(state.name):
                 state.keep(value)
             else:
                 state.fill(values.get(state.name))
+
+    async def _follow(self) -> None:
+        holding, lease, plan = self._holding, self._lease, self._plan
+        stamp = lease.stamp
+        self._reset_states()
+        try:
+            conversions = Conversions(self._activation, holding, lease, self._eager, self._telling)
+            oldest = await conversions.run() if self._eager else None
+            made = await self._run()
+            if made.is_migrated or conversions.has_run:
+                holding.migrated_at = lease.now
+            if not made.is_kept_by_nothing or conversions.has_run:
+                await _storing.commit_once(
+                    holding, lease, made.writes, made.entries, plan=plan, projected=made.projected, oldest=oldest
+                )
+                self._telling.applied(plan, stamp, holding.limit)
+            self._activation.stage(made.staged)
+        finally:
+            self._reset_states()
+        holding.take(plan, made.projected if plan.keeps_base else None)
 
     def _reset_states(self) -> None:
         for state in self._states.values():
@@ -124,7 +130,7 @@ class Upbringing:
         chain, main, start = holding.type.chain, holding.type.state, holding.values_for(plan)
         items = [step for step in chain.migrations if step in plan.steps or step in plan.reconciles]
         if not items:
-            return _Made({}, {})
+            return _Made({}, {}, is_migrated=plan.takes_base)
         bases = await self._bases()
         first = len(items)
         limit = holding.limit
@@ -140,15 +146,20 @@ class Upbringing:
             value = await self._each(items[:first], value, context, running, bases)
             writes = self._staged(value, items[:first], start) if first else {}
             if first < len(items):
+                running.staged.append({})
                 value = await self._each(items[first:], value, context, running, bases)
                 made = self._staged(value, items, start)
                 projected = {name: data for name, data in {**start, **made}.items() if data is not None}
         finally:
             running.is_running = False
             RUNNING.reset(token)
-        entries = await Tables(self._activation, holding, self._telling).bring_up(running.staged[-1])
-        has_to_be_stored = bool(first or entries) or not plan.keeps_base
-        return _Made(writes, entries, projected, has_to_be_stored)
+        tables = Tables(self._activation, holding, self._telling)
+        entries, *more = [await tables.bring_up(staged) for staged in running.staged]
+        high = more[0] if more else {}
+        is_migrated = first > 0 or plan.takes_base
+        if plan.keeps_base:
+            return _Made(writes, entries, projected, high, is_migrated, is_kept_by_nothing=not first)
+        return _Made(writes, {**entries, **high}, projected, is_migrated=is_migrated)
 
     async def _each(
         self,

@@ -33,11 +33,12 @@ from lazymig.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lazymig._entries import Entry, Place
     from lazymig._lease import Lease
     from lazymig._migrating import Migrating
     from lazymig._migrations import Migration
+    from lazymig._plan import Plan
     from lazymig._records import ActorKey, MigrationInfo
+    from lazymig._running import Staged
     from lazymig.hooks import Hook
     from lazymig.suite import ActorType
 
@@ -258,6 +259,13 @@ class Activation:
             )
         return running.bases.get(name)
 
+    def stage(self, entries: Staged) -> None:
+        """Let entries be stored by the next commit that stores anything."""
+        if entries:
+            if self._tables is None:
+                self._tables = Tables(self, self._holding, self._telling)
+            self._tables.add(entries)
+
     async def lowered(self, values: Mapping[str, bytes], steps: Sequence[Migration]) -> Mapping[str, bytes]:
         """Return states brought down by migrations, the highest first; the handles are left alone."""
         if self._lowering is None:
@@ -266,7 +274,7 @@ class Activation:
             self._lowering = Lowering(apart, apart._holding, apart._states)
         return await self._lowering.run(values, steps)
 
-    async def lowered_entries(self, entries: Mapping[Place, Entry | None], limit: int) -> Mapping[Place, Entry | None]:
+    async def lowered_entries(self, entries: Staged, limit: int) -> Staged:
         """Return entries brought down to a version, packed."""
         return await lowered_entries(self, self._holding.type.chain, entries, limit)
 
@@ -342,8 +350,18 @@ class Activation:
             else:
                 await work.run()
         else:
-            holding.plan = plan
+            self._take(plan)
         self._telling.activated(lease.stamp, len(plan.steps))
+
+    def _take(self, plan: Plan) -> None:
+        """Note that nothing is to be run; handles that were loaded show the base's states, if it is taken."""
+        before = self._holding.values
+        self._holding.take(plan)
+        values = self._holding.values
+        if values is not before:
+            for state in self._states.values():
+                if state.is_loaded and values.get(state.name) != before.get(state.name):
+                    state.fill(values.get(state.name))
 
     def _fill_staged(self, state: State[T], default: T | None) -> T | None:
         main = self._holding.type.state
@@ -359,6 +377,6 @@ class Activation:
         if self._tables is None:
             await _storing.commit(self._holding, lease, writes, release=release)
             return
-        entries = self._tables.to_store()
-        await _storing.commit(self._holding, lease, writes, entries, release=release)
-        self._tables.note_stored(entries)
+        staged, riding = self._tables.to_store()
+        await _storing.commit(self._holding, lease, writes, staged, riding=riding, release=release)
+        self._tables.note_stored({**riding, **staged})

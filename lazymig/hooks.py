@@ -98,10 +98,12 @@ class MigrationApplied(ActorEvent):
     Attributes:
         version: Version of the migration.
         name: Name of its function.
+        is_projection: Whether it is above the write version: its result is kept as the base, and it may run again.
     """
 
     version: Version
     name: str
+    is_projection: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,9 @@ class DriftRepaired(ActorEvent):
 
 @dataclass(frozen=True, slots=True)
 class DriftSeen(ActorEvent):
-    """Older software had stored over what a migration made, which has no `reconcile`: what it stored stands.
+    """Older software had stored over what a migration made: what it stored stands.
+
+    The migration has no `reconcile`, or the base can't be brought down to its shape: a `down` above it is missing.
 
     Attributes:
         version: Version of the migration.

@@ -196,7 +196,7 @@ async def test_full_database_fails_commits_and_the_same_activation_goes_on_when_
         node.activate(car, "block") as activation,
     ):
         await load(activation)
-        await limit_pages(store, 23)
+        await limit_pages(store, 31)
         n = await fill_by_new_states(activation, told)
         with pytest.raises(StoreUnavailableError) as full:
             await activation.persist()

@@ -160,22 +160,27 @@ def test_without_main_state_nothing_runs_and_nothing_is_stamped() -> None:
     assert created.applied == applied("1.0.0 2.0.0")
 
 
-@pytest.mark.parametrize(("main", "is_refused"), [(True, False), (False, True)])
-def test_the_last_writer_counts_where_nothing_was_migrated(*, main: bool, is_refused: bool) -> None:
-    stamp = Stamp(applied("1.0.0"), applied("1.0.0 2.0.0"))
-    refusal = check(chain("1.0.0"), Found(stamp, has_states=True, has_main=main), KEY)
+def test_a_state_that_is_stored_without_a_main_one_has_the_shape_of_this_software() -> None:
+    made = chain("1.0.0 2.0.0")
+    state = found("1.0.0", main=False)
+    plan = decide(made, state, KEY)
+    assert isinstance(plan, Plan)
 
-    assert (refusal is not None) == is_refused
-    if refusal is not None:
-        assert isinstance(refusal, errors.NewerStateError)
-        assert str(refusal.stored) == "2.0.0"
+    put = stamp_after(made, state, plan, Storing(creates_main=False, has_main=False))
+    removed = stamp_after(made, state, plan, Storing(creates_main=False, has_main=False, puts=False))
+
+    assert put is not None
+    assert put.applied == made.release
+    assert removed is not None
+    assert removed.applied == applied("1.0.0")
 
 
-def test_after_load_alone_a_writer_of_the_same_version_stays() -> None:
-    stamp = Stamp(applied("1.1.0"), applied("0.9.0 1.1.0"))
-    after = stamp_after(chain("1.1.0"), Found(stamp, has_states=True, has_main=True), None, Storing(creates_main=False))
-
-    assert after == stamp
+def test_after_load_alone_the_writer_stays_where_its_set_is_known() -> None:
+    for writer, after in (("0.9.0 1.1.0", "1.1.0"), ("1.0.0", "1.0.0"), ("2.0.0", "1.0.0 1.1.0")):
+        made = chain("1.0.0 1.1.0" if after != "1.1.0" else "1.1.0")
+        stamp = Stamp(applied("1.1.0"), applied(writer))
+        state = Found(stamp, has_states=True, has_main=True)
+        assert stamp_after(made, state, None, Storing(creates_main=False)) == stamp._replace(writer=applied(after))
 
 
 def test_a_chain_works_out_what_is_pending_once_a_set() -> None:
