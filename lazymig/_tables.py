@@ -341,8 +341,7 @@ class Tables:
             inner.is_running = False
             RUNNING.reset(token)
         data = _upgrade.encode_entry(value, plan.steps, self._holding.key, place)
-        may_ride = self._holding.plan is not None and self._holding.limit is None
-        if running is None and place not in self._staged and may_ride:
+        if running is None and place not in self._staged and self._holding.plan is not None:
             self._ride(place, Entry(data, plan.applied))
         return value, plan.applied
 
