@@ -148,7 +148,8 @@ def decide(chain: Chain, found: Found, key: ActorKey | None) -> Plan | Activatio
     """
     if not found.has_main or found.inferred or (found.marks is not NO_MARKS and found.marks.converting):
         return _decide(chain, found, key)
-    if found.base is not None or found.write_version not in {None, chain.release.highest}:
+    written = found.write_version
+    if found.base is not None or (written is not None and written != chain.release.highest):
         return _decide(chain, found, key)
     applied = found.applied
     plan: Plan | ActivationError | None = chain.plans.get(applied)

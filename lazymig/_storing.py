@@ -127,9 +127,10 @@ def _stays(holding: Holding, lease: Lease, shape: _shapes.Shape, writes: _Writes
 def _is_settled(holding: Holding, lease: Lease) -> bool:
     """Tell whether the stamp stays, and there is nothing to bring down or to keep: as mostly."""
     stamp, plan, chain = lease.stamp, holding.plan, holding.type.chain
+    written = lease.policy.version
     return (
         lease.base is None
-        and lease.policy.version in {None, chain.release.highest}
+        and (written is None or written == chain.release.highest)
         and holding.memory is None
         and plan is not None
         and stamp is not None

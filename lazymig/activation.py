@@ -349,19 +349,20 @@ class Activation:
                 await holding.migrate(work.run, self._activation_seconds)
             else:
                 await work.run()
-        else:
+        elif plan.takes_base:
             self._take(plan)
+        else:
+            holding.plan = plan
         self._telling.activated(lease.stamp, len(plan.steps))
 
     def _take(self, plan: Plan) -> None:
-        """Note that nothing is to be run; handles that were loaded show the base's states, if it is taken."""
+        """Let the states be those of the base, and handles that were loaded show them."""
         before = self._holding.values
         self._holding.take(plan)
         values = self._holding.values
-        if values is not before:
-            for state in self._states.values():
-                if state.is_loaded and values.get(state.name) != before.get(state.name):
-                    state.fill(values.get(state.name))
+        for state in self._states.values():
+            if state.is_loaded and values.get(state.name) != before.get(state.name):
+                state.fill(values.get(state.name))
 
     def _fill_staged(self, state: State[T], default: T | None) -> T | None:
         main = self._holding.type.state
