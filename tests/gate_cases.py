@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tests.worlds import An, World, node
 
 OLD, MINOR, NEW = "1.0.0", "1.0.0 1.1.0", "1.0.0 1.1.0 2.0.0"
+HOTFIX = "1.0.0 1.0.1 1.1.0"
 
 
 class Case(NamedTuple):
@@ -88,6 +89,23 @@ CASES = [
         nodes=("A",),
         says="stored at 2.0.0 by node b (B), which can't be read by: node a (A). Deploy",
     ),
+    Case(  # the older would store below the other's baseline
+        "cannot_read",
+        "unpin",
+        None,
+        World((node("a", OLD), node("b", "<=1.1.0 1.2.0")), written="1.1.0"),
+        World((node("a", MINOR), node("b", "<=1.1.0 1.2.0")), written="1.1.0"),
+        nodes=("B",),
+        says="stored at 1.0.0 by node a (A), below the baseline of: node b (B). Deploy",
+    ),
+    Case(
+        "late_without_consent",
+        "unpin",
+        None,
+        World((node("a", MINOR), node("b", HOTFIX)), written="1.0.0"),
+        World((node("a", MINOR), node("b", HOTFIX, late="1.0.1")), written="1.0.0"),
+        nodes=("A",),
+    ),
     Case(
         "unreadable_nodes",
         "unpin",
@@ -129,7 +147,7 @@ CASES = [
         World((node("a", NEW, alive=False), node("b", NEW))),
         World(ALL_NEW),
         nodes=("A",),
-        says="node a (A). 'lazymig nodes forget A' lets nothing",
+        says="'lazymig nodes forget A' lets nothing of it be stored any more; any living node does that after",
     ),
     Case(
         "unknown_version",
@@ -157,6 +175,24 @@ CASES = [
         total=1,
         says="kept as a base at a later version",
     ),
+    Case(  # what a node stores
+        "late_without_consent",
+        "flip",
+        "1.1.0",
+        World((node("a", MINOR), node("b", HOTFIX))),
+        World((node("a", HOTFIX), node("b", HOTFIX))),
+        nodes=("A",),
+        says="storing at a later version, but without 1.0.1: node a (A). Register 1.0.1 with late=True",
+    ),
+    Case(
+        "late_without_consent",
+        "flip",
+        "1.1.0",
+        World((node("a", HOTFIX),), (An(HOTFIX, entries=(HOTFIX, MINOR)), An(HOTFIX, entries=(HOTFIX, OLD)))),
+        World((node("a", HOTFIX),), (An(HOTFIX, entries=(HOTFIX, OLD)),)),
+        total=1,
+        says="with entries at a later version, but without 1.0.1",
+    ),
     Case("unreadable_nodes", "flip", "2.0.0", World(ALL_NEW, unreadable=("X", "Y")), World(ALL_NEW), nodes=("X", "Y")),
     # --- retire
     Case("unknown_version", "retire", "1.1.0", World(), World(ALL_NEW), says="Known are: none."),
@@ -167,7 +203,8 @@ CASES = [
         World(ALL_NEW, (An(OLD), An(NEW), An(), An("1.0.0 2.0.0"), An("<=1.5.0"))),
         World(ALL_NEW, (An(NEW), An("<=1.5.0"))),
         total=3,
-        says="stored without 1.1.0: 3 actors, 'car-1', 'car-3', 'car-4'. ",
+        says="stored without 1.1.0: 3 actors, 'car-1', 'car-3', 'car-4'. Let software that has it activate them. One "
+        "without a main state keeps its version until",
     ),
     Case(
         "entries_lack",
@@ -295,6 +332,52 @@ CASES = [
         World(actors=(An(OLD, entries=("0.5.0", OLD)),), releases=("<=1.0.0 1.1.0",)),
         World(actors=(An(OLD, entries=(OLD,)),), releases=("<=1.0.0 1.1.0",)),
         total=1,
+    ),
+    Case(
+        "late_without_consent",
+        "roll_back",
+        "1.1.0",
+        World((node("a", HOTFIX),), (An(MINOR), An(OLD))),
+        World((node("a", HOTFIX, late="1.0.1"),), (An(MINOR), An(OLD))),
+        total=1,
+        says="stored at a later version, but without 1.0.1: 1 actor, 'car-1'. Register 1.0.1 with late=True if it may "
+        "run on later states, and deploy that.",
+    ),
+    Case(  # no node tells whether the release may
+        "late_without_consent",
+        "roll_back",
+        "1.1.0",
+        World(actors=(An(HOTFIX, base=MINOR),), releases=(HOTFIX,), written="1.1.0"),
+        World((node("a", HOTFIX, late="1.0.1"),), actors=(An(HOTFIX, base=MINOR),), written="1.1.0"),
+        total=1,
+        says="deploy that. Only a running node of 1.1.0 tells whether it may: start one.",
+    ),
+    Case(
+        "late_without_consent",
+        "roll_back",
+        "1.1.0",
+        World((node("a", HOTFIX),), (An(HOTFIX, entries=(MINOR,)),)),
+        World((node("a", HOTFIX),), (An(HOTFIX, entries=(OLD,)),)),
+        total=1,
+        says="with entries at",
+    ),
+    Case(  # what nodes will store
+        "late_without_consent",
+        "roll_back",
+        "1.1.0",
+        World((node("a", MINOR),), releases=("<=1.0.0 1.0.1 1.1.0",)),
+        World((node("a", MINOR), node("b", HOTFIX, late="1.0.1"))),
+        nodes=("A",),
+        says="start one. Or stop what runs there.",
+    ),
+    Case(  # what it would store itself
+        "late_without_consent",
+        "roll_back",
+        "1.1.0",
+        World((node("a", "1.0.0 1.0.1 1.1.0 1.2.0"),), releases=(MINOR,)),
+        World((node("a", "1.0.0 1.0.1 1.1.0 1.2.0", late="1.0.1"),), releases=(MINOR,)),
+        nodes=("A",),
+        says="not allowed to run late what 1.1.0 would store without: node a (A). Stop them,",
     ),
     Case(
         "nodes_retired",

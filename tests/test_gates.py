@@ -8,7 +8,7 @@ import pytest
 
 from lazymig._rulings import AskActors, AskConverting, AskEntries, AskType
 from lazymig.rollout import CODES
-from tests.gate_cases import ALL_NEW, CASES, MINOR, NEW, OLD, Case
+from tests.gate_cases import ALL_NEW, CASES, HOTFIX, MINOR, NEW, OLD, Case
 from tests.worlds import TYPE, An, World, applied, ask, node, packed, put
 
 
@@ -110,6 +110,24 @@ def test_of_releases_that_end_at_a_version_all_must_be_fine() -> None:
 def test_an_actor_that_is_newer_itself_is_not_counted_for_its_base_too() -> None:
     world = World(actors=(An(NEW, base="1.0.0 1.1.0 2.0.0 3.0.0"),), releases=(OLD, MINOR))
     assert [reason.code for reason in ask(world, "roll_back", "1.0.0").reasons] == ["actors_newer"]
+
+
+def test_what_is_newer_by_a_major_is_not_counted_as_late_too() -> None:
+    world = World((node("a", HOTFIX),), (An(NEW, base=NEW, entries=(NEW,)),), written="1.1.0")
+    assert [reason.code for reason in ask(world, "roll_back", "1.1.0").reasons] == ["actors_newer", "entries_newer"]
+
+
+def test_all_releases_that_end_at_a_version_must_say_that_they_may_be_late() -> None:
+    world = World((node("a", HOTFIX, late="1.0.1"),), (An(MINOR),))
+    assert ask(world, "roll_back", "1.1.0")
+    (reason,) = ask(replace(world, releases=("<=1.0.0 1.0.1 1.1.0",)), "roll_back", "1.1.0").reasons
+    assert (reason.code, reason.actors) == ("late_without_consent", ("car-1",))
+
+
+def test_a_flip_asks_for_late_versions_up_to_its_own() -> None:
+    world = World((node("a", MINOR), node("b", HOTFIX)), (An(HOTFIX, entries=(MINOR,)),))
+    assert ask(world, "flip", "1.0.0")
+    assert [reason.nodes for reason in ask(world, "flip", "1.0.1").reasons if reason.nodes] == [("A",)]
 
 
 def test_a_pin_notes_that_entries_have_no_base_and_that_nobody_has_it_yet() -> None:
