@@ -8,11 +8,14 @@ import pytest
 
 from lazymig._rulings import AskActors, AskConverting, AskEntries, AskType
 from lazymig.rollout import CODES
-from tests.gate_cases import ALL_NEW, CASES, HOTFIX, MINOR, NEW, OLD, Case
+from tests.gate_cases import ALL_NEW, HOTFIX, MINOR, NEW, OLD, Case
+from tests.roll_back_cases import ALL_CASES
 from tests.worlds import TYPE, An, World, applied, ask, node, packed, put
 
 
-@pytest.mark.parametrize("case", CASES, ids=[f"{case.question}-{case.code}-{n}" for n, case in enumerate(CASES)])
+@pytest.mark.parametrize(
+    "case", ALL_CASES, ids=[f"{case.question}-{case.code}-{n}" for n, case in enumerate(ALL_CASES)]
+)
 def test_a_gate_says_no_for_one_reason_and_yes_once_it_is_mended(case: Case) -> None:
     gate = ask(case.broken, case.question, case.version)
     (reason,) = gate.reasons
@@ -33,7 +36,7 @@ def test_a_gate_says_no_for_one_reason_and_yes_once_it_is_mended(case: Case) -> 
 
 
 def test_every_code_has_a_case_but_those_of_the_store_itself() -> None:
-    assert {case.code for case in CASES} == set(CODES) - {"store_failed", "corrupt"}
+    assert {case.code for case in ALL_CASES} == set(CODES) - {"store_failed", "corrupt"}
 
 
 def test_all_reasons_are_given_at_once() -> None:
