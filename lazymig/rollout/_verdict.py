@@ -102,5 +102,24 @@ class Gate:
 
 
 def command(*words: object) -> str:
-    """Return a line for a shell."""
-    return shlex.join(("lazymig", *map(str, words)))
+    """Return a line for a shell, of printable characters only."""
+    texts = list(map(str, words))
+    options = [number for number, text in enumerate(texts) if text.startswith("-")]
+    if options:
+        texts.insert(options[0], "--")  # what follows is no option
+    return " ".join(("lazymig", *map(_quoted, texts)))
+
+
+def _quoted(text: str) -> str:
+    """Return a word for a shell; one that could not be shown as it is, in the form with escapes."""
+    if text.isprintable() and "  " not in text:
+        return shlex.quote(text)
+    return f"$'{''.join(map(_escaped, text))}'"
+
+
+def _escaped(char: str) -> str:
+    if char in "\\'":
+        return f"\\{char}"
+    if char.isprintable() and char != " ":
+        return char
+    return "".join(f"\\x{byte:02x}" for byte in char.encode())
