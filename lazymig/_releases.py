@@ -6,7 +6,7 @@ A release of a type is the set of versions that a node registers. The store keep
 |--------------------------------------------|----------------------------------------------------------------------|
 | was seen before                            | starts: a pod of the old release restarts in the middle of a deploy  |
 | has a version below the highest seen, that | starts if it says late=True: actors above it never had it            |
-| no seen set has                            |                                                                      |
+| no seen set names (a baseline names none)  |                                                                      |
 | lacks a seen version below its highest     | starts if its baseline is at or above it, and no actor or entry is   |
 |                                            | below that                                                           |
 
