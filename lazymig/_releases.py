@@ -6,7 +6,7 @@ A release of a type is the set of versions that a node registers. The store keep
 |--------------------------------------------|----------------------------------------------------------------------|
 | was seen before                            | starts: a pod of the old release restarts in the middle of a deploy  |
 | has a version below the highest seen, that | starts if it says late=True: actors above it never had it            |
-| no seen set has                            |                                                                      |
+| no seen set names (a baseline names none)  |                                                                      |
 | lacks a seen version below its highest     | starts if its baseline is at or above it, and no actor or entry is   |
 |                                            | below that                                                           |
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from lazymig._fleet_records import Offer
     from lazymig._migrations import Chain
-    from lazymig._records import NodeRecord
+    from lazymig._records import AppliedSet, NodeRecord
     from lazymig._rulings import Counted, Question, Ruling, Seen, TypeFacts
     from lazymig.suite import ActorType
 
@@ -86,21 +86,28 @@ def starting(node: NodeRecord, types: Mapping[str, ActorType[Any]], now: datetim
 
 
 def _check_late(offer: Offer, seen: Seen) -> Asking:
-    """Refuse new versions below what was seen, unless they say that they may run late."""
+    """Refuse new versions below what was seen, unless they say that they may run late.
+
+    A seen baseline covers a version without showing that it ever ran: older sets, and what is stored, tell.
+    """
     sets = [release.applied for release in seen.releases]
     highest = max((applied.highest for applied in sets), default=0)
-    late = [
+    new = [
         version
         for version in offer.registered.packed
-        if version < highest and version not in offer.late and not any(applied.has(version) for applied in sets)
+        if version < highest and version not in offer.late and not any(version in applied.packed for applied in sets)
     ]
-    if not late:
+    if not new:
         return
     facts: TypeFacts = yield AskType(offer.type)
+    past = [*sets, *facts.known, *(applied for applied in facts.actors if applied is not None)]
+    late = [version for version in new if any(_misses(applied, version) for applied in past)]
+    if not late:
+        return
     above = frozenset(
         applied
         for applied in facts.actors
-        if applied is not None and any(version < applied.highest and not applied.has(version) for version in late)
+        if applied is not None and any(_misses(applied, version) for version in late)
     )
     missing: Counted = (yield AskActors(offer.type, above)) if above else NOBODY
     raise LateMigrationError(
@@ -110,6 +117,11 @@ def _check_late(offer: Offer, seen: Seen) -> Asking:
         actor_type=offer.type,
         count=missing.total,
     )
+
+
+def _misses(applied: AppliedSet, version: int) -> bool:
+    """Tell whether a set is past a version, packed, that it never had."""
+    return version < applied.highest and not applied.has(version)
 
 
 def _check_missing(offer: Offer, seen: Seen) -> Asking:

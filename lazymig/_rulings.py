@@ -64,7 +64,7 @@ class TypeFacts(NamedTuple):
         known: All applied sets that actors or entries of the type may have.
         actors: Those that stored actors have; None: some are without migration-info.
         bases: Of the actors with a base.
-        oldest: No entry of the type is below it, packed; None if there are no entries.
+        oldest: No entry of the type is below it, packed; None if there are no entries. A bound: all may be above it.
     """
 
     policy: WritePolicy
@@ -125,8 +125,8 @@ class AskEntries(NamedTuple):
     Attributes:
         actor_type: The type.
         sets: The sets.
-        below: All of them are below this version, packed, so that actors without an entry below it are passed over;
-            None: they may not be.
+        below: All of them are below this version, packed, so that actors whose `Marks.oldest` isn't are passed over;
+            None: they may not be. That mark is a bound: it doesn't rise by itself when an actor's entries do.
     """
 
     actor_type: str

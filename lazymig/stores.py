@@ -132,11 +132,11 @@ def _read_number(name: str, option: str, text: str, most: int) -> int:
 
 def _check_path(path: Path, url: str, *, create: bool) -> None:
     if not path.parent.is_dir():
-        raise StoreError(
+        raise StoreMissingError(
             f"{hide_password(url)} can't be opened: the folder {path.parent} does not exist. Make it first."
         )
     if path.is_dir():
-        raise StoreError(f"{hide_password(url)} can't be opened: {path} is a folder. Name a file in it.")
+        raise StoreMissingError(f"{hide_password(url)} can't be opened: {path} is a folder. Name a file in it.")
     if not create and not path.exists():
         raise StoreMissingError(
             f"{hide_password(url)} does not exist. Check the path; 'lazymig import' or a Node makes it."

@@ -212,7 +212,7 @@ def test_without_a_store_the_flag_and_the_variable_are_named(
         ("mysql://db/x", "'mysql' is no kind of store. Use memory:, sqlite:///relative.db or sqlite:////absolute.db"),
         ("sqlite://fleet.db", "a file comes after three slashes, an absolute path after four"),
         ("sqlite:///nowhere/fleet.db", "the folder nowhere does not exist. Make it first."),
-        ("sqlite:///pyproject.toml", "is no SQLite database"),
+        ("sqlite:////", "it names no file"),
         ("memory:", "memory: ends with the command. Give --store sqlite:///"),
     ],
 )
@@ -221,6 +221,13 @@ def test_a_wrong_store_is_one_line_with_its_cure(
 ) -> None:
     project.write("in.jsonl", "")
     assert message in project.refused(*arguments, "--store", url, status=2)
+
+
+@pytest.mark.parametrize("arguments", [*READING, WRITING])
+def test_a_file_that_is_no_store_is_no_wrong_usage(project: Project, arguments: list[str]) -> None:
+    project.write("in.jsonl", "")
+    message = project.refused(*arguments, "--store", "sqlite:///pyproject.toml", status=1)
+    assert "is no SQLite database" in message
 
 
 @pytest.mark.parametrize(

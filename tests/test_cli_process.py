@@ -92,6 +92,37 @@ def test_ctrl_c_while_waiting_for_input_is_a_clean_end(project: Project) -> None
     assert b"Traceback" not in stderr
 
 
+INTERRUPTED = """
+import os, signal
+from lazymig.rollout import _asking
+for question, judge in list(_asking._JUDGES.items()):
+    def interrupted(facts, asked, judge=judge):
+        os.kill(os.getpid(), signal.SIGINT)
+        return judge(facts, asked)
+    _asking._JUDGES[question] = interrupted
+"""
+"""Lets Ctrl-C come while a gate judges, in the transaction that would make the change."""
+
+
+@pytest.mark.parametrize("arguments", [["pin", "Vehicle", "1.0.0"], ["flip", "Vehicle", "0.0.0"], ["unpin", "Vehicle"]])
+def test_ctrl_c_during_a_change_tells_how_to_see_whether_it_was_made(project: Project, arguments: list[str]) -> None:
+    project.store({"car-1": 1})
+    if arguments[0] == "unpin":
+        project.run("rollout", "pin", "Vehicle", "1.0.0")
+    status, stdout, stderr = end(start("rollout", *arguments, "--json", code=INTERRUPTED + RUN))
+    message = "interrupted. Whether it was changed is unknown: 'lazymig rollout status Vehicle' shows it."
+    assert status == 130
+    assert json.loads(stdout) == {"schema": 1, "error": {"code": "interrupted", "message": message}}
+    assert stderr.decode() == f"lazymig: {message}\n"
+    assert project.run("rollout", "status", "Vehicle").exit_code == 0
+
+
+def test_ctrl_c_during_a_gate_leaves_nothing_unknown(project: Project) -> None:
+    project.store({"car-1": 1})
+    status, _, stderr = end(start("gate", "pin", "Vehicle", "1.0.0", code=INTERRUPTED + RUN))
+    assert (status, stderr.strip()) == (130, b"lazymig: interrupted")
+
+
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_a_reader_that_goes_away_ends_the_export_quietly(project: Project, flags: list[str]) -> None:
     project.store({f"car-{number:05}": {"text": "x" * 500} for number in range(2_000)})

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lazymig import _version
 from tests.worlds import An, World, applied, ask, node, packed, put
 
 VERSIONS = ["1.0.0", "1.0.1", "1.1.0", "2.0.0", "2.1.0"]
-SETS = st.lists(st.sampled_from(VERSIONS), unique=True).map(lambda found: " ".join(sorted(found)))
+
+
+def in_words(versions: list[str], baseline: str | None) -> str:
+    above = [version for version in sorted(versions) if baseline is None or version > baseline]
+    return " ".join(above if baseline is None else [f"<={baseline}", *above])
+
+
+SETS = st.builds(in_words, st.lists(st.sampled_from(VERSIONS), unique=True), st.none() | st.sampled_from(VERSIONS))
+LATE = st.lists(st.sampled_from(VERSIONS), unique=True).map(" ".join)
 NODES = st.builds(
-    lambda label, registered, alive: node(label, registered, alive=alive), st.sampled_from("abcd"), SETS, st.booleans()
-)
+    lambda label, registered, alive, late: node(label, registered, alive=alive, late=late),
+    st.sampled_from("abcd"), SETS, st.booleans(), LATE,
+)  # fmt: skip
+ALIVE = st.builds(lambda label, registered, late: node(label, registered, late=late), st.sampled_from("ab"), SETS, LATE)
 WRITTEN = st.none() | st.sampled_from(VERSIONS)
 WORLDS = st.builds(
     World,
@@ -25,14 +35,57 @@ WORLDS = st.builds(
 )
 
 
-@given(world=WORLDS, version=st.sampled_from(VERSIONS))
+FLEETS = st.builds(
+    World,
+    nodes=st.lists(ALIVE, min_size=2, max_size=2, unique_by=lambda one: one.node_id).map(tuple),
+    actors=st.lists(st.builds(An, SETS, entries=st.lists(SETS, max_size=1).map(tuple)), max_size=1).map(tuple),
+    written=WRITTEN,
+)
+"""Those whose gates often say yes."""
+
+
+@given(world=WORLDS | FLEETS, version=st.sampled_from(VERSIONS))
+@settings(max_examples=300)
 def test_whatever_was_changed_every_node_can_read_what_any_of_them_stores(world: World, version: str) -> None:
     for question in ("pin", "flip", "unpin"):
         ruled, _ = put(world, question, None if question == "unpin" else version, change=True)
         for written in ruled.policies.values():
             offers = [one.offers[0] for one in world.nodes]
             stored = [offer.registered.highest if written is None else written for offer in offers]
-            assert all(offer.can_read(at) for offer in offers for at in stored)
+            assert all(offer.registered.floor <= at and offer.can_read(at) for offer in offers for at in stored)
+
+
+@given(world=FLEETS, version=st.sampled_from(VERSIONS))
+@settings(max_examples=300)
+def test_once_writes_are_flipped_no_node_stores_what_another_may_not_run_a_version_on(
+    world: World, version: str
+) -> None:
+    for question, at in (("flip", version), ("unpin", None)):
+        if world.written == at or not ask(world, question, at):
+            continue
+        offers = [one.offers[0] for one in world.nodes]
+        stored = [offer.registered for offer in offers]
+        if at is not None:
+            stored += [found for actor in world.actors for found in (actor.set, *map(applied, actor.entries)) if found]
+        for offer in offers:
+            for number in set(offer.registered.packed).difference(offer.late):
+                if at is None or number <= packed(at):
+                    assert not any(number < found.highest and not found.has(number) for found in stored)
+
+
+@given(world=FLEETS, version=st.sampled_from(VERSIONS))
+def test_a_release_that_may_come_back_runs_nothing_late_without_consent(world: World, version: str) -> None:
+    if not ask(world, "roll_back", version):
+        return
+    offers = {one.offers[0].registered: one.offers[0] for one in world.nodes}
+    stored = [
+        *offers,
+        *(found for actor in world.actors for found in (actor.set, *map(applied, actor.entries)) if found),
+    ]
+    for release in {*offers, *map(applied, world.releases)}:
+        if release.highest == packed(version):
+            strict = set(release.packed).difference(offers[release].late if release in offers else ())
+            assert not any(n < found.highest and not found.has(n) for n in strict for found in stored)
 
 
 @given(world=WORLDS, version=st.sampled_from(VERSIONS))

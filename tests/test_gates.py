@@ -8,11 +8,14 @@ import pytest
 
 from lazymig._rulings import AskActors, AskConverting, AskEntries, AskType
 from lazymig.rollout import CODES
-from tests.gate_cases import ALL_NEW, CASES, MINOR, NEW, OLD, Case
+from tests.gate_cases import ALL_NEW, HOTFIX, MINOR, NEW, OLD, Case
+from tests.roll_back_cases import ALL_CASES
 from tests.worlds import TYPE, An, World, applied, ask, node, packed, put
 
 
-@pytest.mark.parametrize("case", CASES, ids=[f"{case.question}-{case.code}-{n}" for n, case in enumerate(CASES)])
+@pytest.mark.parametrize(
+    "case", ALL_CASES, ids=[f"{case.question}-{case.code}-{n}" for n, case in enumerate(ALL_CASES)]
+)
 def test_a_gate_says_no_for_one_reason_and_yes_once_it_is_mended(case: Case) -> None:
     gate = ask(case.broken, case.question, case.version)
     (reason,) = gate.reasons
@@ -33,7 +36,7 @@ def test_a_gate_says_no_for_one_reason_and_yes_once_it_is_mended(case: Case) -> 
 
 
 def test_every_code_has_a_case_but_those_of_the_store_itself() -> None:
-    assert {case.code for case in CASES} == set(CODES) - {"store_failed", "corrupt"}
+    assert {case.code for case in ALL_CASES} == set(CODES) - {"store_failed", "corrupt"}
 
 
 def test_all_reasons_are_given_at_once() -> None:
@@ -110,6 +113,24 @@ def test_of_releases_that_end_at_a_version_all_must_be_fine() -> None:
 def test_an_actor_that_is_newer_itself_is_not_counted_for_its_base_too() -> None:
     world = World(actors=(An(NEW, base="1.0.0 1.1.0 2.0.0 3.0.0"),), releases=(OLD, MINOR))
     assert [reason.code for reason in ask(world, "roll_back", "1.0.0").reasons] == ["actors_newer"]
+
+
+def test_what_is_newer_by_a_major_is_not_counted_as_late_too() -> None:
+    world = World((node("a", HOTFIX),), (An(NEW, base=NEW, entries=(NEW,)),), written="1.1.0")
+    assert [reason.code for reason in ask(world, "roll_back", "1.1.0").reasons] == ["actors_newer", "entries_newer"]
+
+
+def test_all_releases_that_end_at_a_version_must_say_that_they_may_be_late() -> None:
+    world = World((node("a", HOTFIX, late="1.0.1"),), (An(MINOR),))
+    assert ask(world, "roll_back", "1.1.0")
+    (reason,) = ask(replace(world, releases=("<=1.0.0 1.0.1 1.1.0",)), "roll_back", "1.1.0").reasons
+    assert (reason.code, reason.actors) == ("late_without_consent", ("car-1",))
+
+
+def test_a_flip_asks_for_late_versions_up_to_its_own() -> None:
+    world = World((node("a", MINOR), node("b", HOTFIX)), (An(HOTFIX, entries=(MINOR,)),))
+    assert ask(world, "flip", "1.0.0")
+    assert [reason.nodes for reason in ask(world, "flip", "1.0.1").reasons if reason.nodes] == [("A",)]
 
 
 def test_a_pin_notes_that_entries_have_no_base_and_that_nobody_has_it_yet() -> None:

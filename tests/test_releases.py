@@ -100,6 +100,24 @@ def test_a_version_below_a_seen_baseline_is_not_new() -> None:
     Stored(seen("1.1.0", floor="1.0.0")).start(car("0.9.0", "1.1.0"))
 
 
+def test_a_hotfix_below_a_retired_baseline_is_new_where_older_sets_lack_it() -> None:
+    stored = Stored(seen("1.0.0", "1.1.0"), seen("2.0.0", floor="1.1.0"), actors={OLD: ["a"]})
+    hotfix = ("1.0.0", "1.0.1", "1.1.0", "2.0.0")
+
+    with pytest.raises(errors.LateMigrationError, match=r"Car has 1\.0\.1 new.* 1 stored actor is past"):
+        stored.start(car(*hotfix))
+    stored.start(car(*hotfix, late=["1.0.1"]))
+    Stored(seen(*hotfix), *stored.facts.releases, actors=stored.actors).start(car(*hotfix))  # it was seen
+
+
+@pytest.mark.parametrize("kind", ["actors", "entries"])
+def test_a_hotfix_below_a_seen_baseline_is_new_where_what_is_stored_lacks_it(kind: str) -> None:
+    stored = Stored(seen("2.0.0", floor="1.1.0"), **{kind: {OLD: ["a"]}})  # type: ignore[arg-type]  # one of two
+
+    with pytest.raises(errors.LateMigrationError, match=r"Car has 1\.0\.1 new"):
+        stored.start(car("1.0.1", "2.0.0", baseline="1.0.0"))
+
+
 def test_a_new_release_must_not_lack_what_was_seen() -> None:
     stored = Stored(
         seen("1.0.0", "1.0.1", "1.1.0"),

@@ -144,6 +144,18 @@ async def test_a_hotfix_below_what_was_seen_runs_once_on_every_actor_or_refuses_
     }  # fmt: skip
 
 
+async def test_a_hotfix_put_below_a_baseline_that_is_taken_back_refuses_to_start(store: Store, url: str) -> None:
+    """Actors of before the baseline would refuse it, one by one."""
+    await start(store, fleet(*RELEASED), "a")
+    await start(store, fleet("2.0.0", baseline="1.1.0"), "b")
+    hotfix = ("1.0.0", "1.0.1", "1.1.0", "2.0.0")
+    async with nothing_recorded(store, url):
+        with pytest.raises(errors.LateMigrationError, match=r"Car has 1\.0\.1 new.*1 stored actor is") as caught:
+            await start(store, fleet(*hotfix))
+    assert caught.value.count == 1
+    assert await start(store, fleet(*hotfix, late=["1.0.1"]), "a", "b") == {"a": ["1.0.1", "2.0.0"], "b": []}
+
+
 async def test_a_flag_that_comes_or_goes_runs_nothing_twice(store: Store) -> None:
     hotfix = ("1.0.0", "1.0.1", "1.1.0")
     await start(store, fleet(*hotfix), "a")

@@ -10,7 +10,7 @@ import click
 
 from lazymig._inspection import inspect
 from lazymig.cli._output import FOUND, USAGE, Refusal, code_of, suggest
-from lazymig.errors import StoreError
+from lazymig.errors import InvalidStoreUrlError, StoreError, StoreMissingError
 from lazymig.stores import open_store
 
 if TYPE_CHECKING:
@@ -45,18 +45,25 @@ def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return runner.run(work())
 
 
+class Unopened(Refusal):
+    """Ends a command whose store is there, and can't be opened."""
+
+
 @asynccontextmanager
 async def opened(settings: Settings, *, create: bool = False) -> AsyncIterator[Store]:
     """Open the configured store; unless told so, one that isn't there is not made.
 
     Raises:
-        Refusal: None is configured, or it can't be opened.
+        Refusal: None is configured, or what is names none that is there.
+        Unopened: It can't be opened.
     """
     async with AsyncExitStack() as stack:
         try:
             store = await stack.enter_async_context(open_store(settings.require_store(), create=create))
+        except (InvalidStoreUrlError, StoreMissingError) as error:
+            raise Refusal(code_of(error), str(error), USAGE) from error
         except StoreError as error:
-            raise Refusal(code_of(error), str(error), FOUND if error.retryable else USAGE) from error
+            raise Unopened(code_of(error), str(error), FOUND) from error
         yield store
 
 

@@ -11,7 +11,7 @@ from lazymig import _version
 from lazymig.cli._access import common_options, known_types, opened, run
 from lazymig.cli._output import FINE, FOUND, Output, plain, print_tables
 from lazymig.cli._settings import Settings, read_settings
-from lazymig.cli._verdicts import require_known
+from lazymig.cli._verdicts import readable, require_known
 from lazymig.errors import CorruptStateError
 from lazymig.rollout._census import Census, census, stragglers
 
@@ -37,7 +37,8 @@ def command(output: Output, actor_type: str | None, below: str | None, store: st
     if below is not None:
         if actor_type is None:
             raise click.UsageError("--below without a TYPE: of which? Add its name.")
-        return run(partial(_name, output, settings, actor_type, _version.parse(below)))
+        with readable(actor_type):
+            return run(partial(_name, output, settings, actor_type, _version.parse(below)))
     counted = run(partial(_count, output, settings, actor_type))
     documents = [as_document(name, found) for name, found in counted.items()]
     if output.is_json or not counted:
@@ -51,8 +52,9 @@ async def _count(output: Output, settings: Settings, actor_type: str | None) -> 
     async with opened(settings) as store:
         if actor_type is None:
             return {name: await _census(output, store, name) for name in sorted(await known_types(store, settings))}
-        await require_known(store, actor_type, settings)
-        return {actor_type: await census(store, actor_type)}
+        with readable(actor_type):
+            await require_known(store, actor_type, settings)
+            return {actor_type: await census(store, actor_type)}
 
 
 async def _census(output: Output, store: Store, actor_type: str) -> Census | None:

@@ -61,7 +61,7 @@ def drain(output: Output, name: str, store: str | None) -> None:
 def forget(output: Output, name: str, store: str | None) -> None:
     """Remove the silent node ID (or LABEL): nothing it may yet try to store is stored.
 
-    Silent nodes are removed by themselves after ten lease times. One that is alive is refused: it might begin actions
+    Any living node removes silent ones after ten lease times. One that is alive is refused: it might begin actions
     that only read, until it notices. Exits with 1 then, and if there is no such node.
     """
     node = run(partial(_forget, name, read_settings(store)))

@@ -14,7 +14,7 @@ from lazymig.cli._nodes import as_document as node_document
 from lazymig.cli._nodes import state_of
 from lazymig.cli._output import Output, plain, print_tables
 from lazymig.cli._settings import Settings, read_settings
-from lazymig.cli._verdicts import answer, require_known
+from lazymig.cli._verdicts import answer, readable, require_known
 from lazymig.cli._verdicts import as_document as gate_document
 from lazymig.rollout import PHASES
 from lazymig.rollout._status import status as ask_status
@@ -91,7 +91,8 @@ def status(output: Output, actor_type: str, store: str | None) -> None:
 
 async def _status(settings: Settings, actor_type: str) -> Status:
     async with opened(settings) as store:
-        found = await ask_status(store, actor_type)
+        with readable(actor_type):
+            found = await ask_status(store, actor_type)
         if not found.is_known:
             await require_known(store, actor_type, settings)
         return found

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lazymig.cli._access import known_types, opened, run, unknown_type
-from lazymig.cli._output import FINE, FOUND, Refusal, plain, suggest
+from lazymig.cli._access import Unopened, known_types, opened, run, unknown_type
+from lazymig.cli._output import FINE, FOUND, INTERRUPTED, Refusal, code_of, plain, suggest
 from lazymig.cli._settings import read_settings
-from lazymig.errors import LazymigError
-from lazymig.rollout._asking import ask
+from lazymig.errors import CorruptStateError, LazymigError, StoreError
+from lazymig.rollout._asking import ask, not_asked, unknown_change, unreadable
 from lazymig.rollout._status import is_known, read_facts
 
 if TYPE_CHECKING:
@@ -36,7 +36,14 @@ def answer(  # noqa: PLR0913  (what a command was given)
 ) -> int:
     """Ask a gate, carry the change out if it is one, show the answer, and return the exit status."""
     settings = read_settings(store)
-    gate = run(partial(_ask, output, settings, question, actor_type, version, is_change=is_change))
+    try:
+        gate = run(partial(_ask, output, settings, question, actor_type, version, is_change=is_change))
+    except KeyboardInterrupt:
+        if not is_change:
+            raise
+        raise Refusal("interrupted", f"interrupted.{unknown_change(actor_type)}", INTERRUPTED) from None
+    except Unopened as error:
+        gate = not_asked(question, actor_type, version, str(error))
     document = {"store": settings.shown_store, **as_document(gate)}
     output.answer(document, "\n".join(_lines(gate, is_change=is_change)))
     return FINE if gate.allowed else FOUND
@@ -51,7 +58,8 @@ async def _ask(  # noqa: PLR0913  (likewise)
             with suppress(Refusal, LazymigError):  # the answer stands, whatever becomes of the hint
                 await _hint(output, store, actor_type, settings)
         elif _may_be_misspelt(gate):
-            await require_known(store, actor_type, settings)
+            with suppress(StoreError, CorruptStateError):  # likewise
+                await require_known(store, actor_type, settings)
         return gate
 
 
@@ -81,6 +89,19 @@ async def require_known(store: Store, actor_type: str, settings: Settings) -> No
     known = await known_types(store, settings)
     if actor_type not in known:
         raise unknown_type(actor_type, sorted(known), FOUND)
+
+
+@contextmanager
+def readable(actor_type: str) -> Iterator[None]:
+    """Say of what is read of a type as a whole whose fault it is if it can't be.
+
+    Raises:
+        Refusal: It can't be read.
+    """
+    try:
+        yield
+    except CorruptStateError as error:
+        raise Refusal(code_of(error), unreadable(actor_type, error), FOUND) from error
 
 
 def as_document(gate: Gate) -> dict[str, Any]:

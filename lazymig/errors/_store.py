@@ -34,7 +34,7 @@ class StoreLayoutError(StoreError):
 
 
 class StoreMissingError(StoreError):
-    """The store's file isn't there, and was not to be made."""
+    """The store's file isn't there, and was not to be made, or its folder isn't there, or it is one itself."""
 
 
 class StoreReadOnlyError(StoreError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,10 @@ _JUDGES = {
     "retire": _stored_gates.retire,
     "roll_back": _stored_gates.roll_back,
 }
+
+
+_OF_ACTORS = re.compile("(an actor|the oldest entry of an actor) of type ")
+"""How stores begin to say what is wrong with actors; else it is a row that all actors of the type share."""
 
 
 async def pin(store: Store, actor_type: ActorType[Any] | str, version: str | Version) -> Gate:
@@ -130,18 +135,49 @@ async def ask(
         is_change: Whether to change the write version if it says yes.
     """
     name = checked_name(store, actor_type)
-    asked = Asked(question, name, None if question == "unpin" else _version.pack(_version.parse(version)))
+    asked = _asked(question, name, version)
     make = partial(ruling, asked, _JUDGES[question], is_change=is_change)
     try:
         gate: Gate = await store.rule(make, is_change=is_change)
     except StoreError as error:
-        unknown = f" Whether it was changed is unknown: '{command('rollout', 'status', name)}' shows it." * is_change
-        return asked.gate([Reason("store_failed", f"the store could not be asked: {error}{unknown}")])
+        return _not_asked(asked, f"{error}{unknown_change(name) * is_change}")
     except CorruptStateError as error:
         unchanged = " Nothing was changed." * is_change
-        cure = f"Put it right: '{command('export', name)}' names each actor that can't be read."
-        return asked.gate([Reason("corrupt", f"what is stored of {name} can't be read: {error}{unchanged} {cure}")])
+        return asked.gate([Reason("corrupt", f"{unreadable(name, error)}{unchanged}")])
     return gate
+
+
+def _asked(question: Question, name: str, version: str | Version | None) -> Asked:
+    return Asked(question, name, None if question == "unpin" else _version.pack(_version.parse(version)))
+
+
+def not_asked(question: Question, actor_type: str, version: str | None, why: str) -> Gate:
+    """Return the answer where a store could not be opened.
+
+    Raises:
+        DefinitionError: The version is none.
+        InvalidKeyError: The type is none.
+    """
+    check_text("an actor type", actor_type, MAX_NAME_BYTES)
+    return _not_asked(_asked(question, actor_type, version), why)
+
+
+def _not_asked(asked: Asked, why: str) -> Gate:
+    return asked.gate([Reason("store_failed", f"the store could not be asked: {why}")])
+
+
+def unknown_change(actor_type: str) -> str:
+    """Return what to say where a change of the write version may have been made."""
+    return f" Whether it was changed is unknown: '{command('rollout', 'status', actor_type)}' shows it."
+
+
+def unreadable(actor_type: str, error: CorruptStateError) -> str:
+    """Return what of a type can't be read, for people, and the cure."""
+    reason = error.reason.replace("its migration-info is", "a set of versions, in the table release or lineage, is", 1)
+    found = f"what is stored of {actor_type} can't be read: {reason}."
+    if error.key is not None or _OF_ACTORS.match(error.reason):
+        return f"{found} '{command('export', actor_type)}' names each actor that can't be read; put it right."
+    return f"{found} It belongs to no actor; put that row right, or restore the store from a backup."
 
 
 def checked_name(store: Store, actor_type: ActorType[Any] | str) -> str:

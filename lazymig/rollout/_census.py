@@ -31,6 +31,8 @@ PAGE_ACTORS = 500
 class Census:
     """A type's stored actors, exact at the moment of the query.
 
+    Entries and bases are counted right after the actors, each exactly at its own moment.
+
     Attributes:
         versions: Every actor by version; those without migration-info count as 0.0.0.
         applied: Every actor by all that was applied to it, in order, the floor first; None for no migration-info.

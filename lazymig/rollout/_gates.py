@@ -5,18 +5,20 @@ Each is a ruling without I/O; what a gate of a stored type asks is in `lazymig.r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazymig import _version
-from lazymig._rulings import NOBODY, AskActors, AskBases, AskType, Counted, Question, Ruled
+from lazymig._rulings import NOBODY, AskActors, AskBases, AskEntries, AskType, Counted, Question, Ruled
 from lazymig.rollout._fleet import about_actors, about_nodes, cannot_store, named, releases, serving, unreadable
 from lazymig.rollout._verdict import Gate, Reason, command
 
 if TYPE_CHECKING:
+    from lazymig._records import AppliedSet
     from lazymig._rulings import Ruling, TypeFacts
     from lazymig.rollout import _verdict
+    from lazymig.rollout._fleet import Serving
 
 Reasons = Generator[Question, Any, list[Reason]]
 """Asks the store what it needs to know, and returns why not."""
@@ -102,13 +104,26 @@ def unpin(facts: TypeFacts, asked: Asked) -> Reasons:
     """Judge whether every node can read what any of them would store by itself."""
     yield from ()
     nodes = serving(facts, asked.type)
+    return [*_newer_stored(nodes, asked), *_older_stored(nodes, asked), *nodes_late(nodes, consents(nodes))]
+
+
+def _newer_stored(nodes: Sequence[Serving], asked: Asked) -> Iterator[Reason]:
     highest = max((one.supported for one in nodes), default=0)
     behind = [one for one in nodes if not one.offer.can_read(highest)]
-    if not behind:
-        return []
-    newest = [one for one in nodes if one.supported == highest]
-    what = f"{asked.type} would be stored at {_version.unpack(highest)} by {named(newest)}, which can't be read by"
-    return [about_nodes("cannot_read", behind, what, "Deploy a newer release there, or stop what runs there.")]
+    if behind:
+        newest = named([one for one in nodes if one.supported == highest])
+        what = f"{asked.type} would be stored at {_version.unpack(highest)} by {newest}, which can't be read by"
+        yield about_nodes("cannot_read", behind, what, "Deploy a newer release there, or stop what runs there.")
+
+
+def _older_stored(nodes: Sequence[Serving], asked: Asked) -> Iterator[Reason]:
+    lowest = min((one.supported for one in nodes), default=0)
+    above = [one for one in nodes if one.offer.registered.floor > lowest]
+    if above:
+        oldest = named([one for one in nodes if one.supported == lowest])
+        what = f"{asked.type} would be stored at {_version.unpack(lowest)} by {oldest}, below the baseline of"
+        cure = "Deploy a release there that has those migrations, or stop the older ones."
+        yield about_nodes("cannot_read", above, what, cure)
 
 
 def flip(facts: TypeFacts, asked: Asked) -> Reasons:
@@ -122,9 +137,10 @@ def flip(facts: TypeFacts, asked: Asked) -> Reasons:
     reasons += cannot_store(nodes, asked.type, asked.packed)
     if silent := [one for one in nodes if not one.node.is_alive]:
         forget = command("nodes", "forget", silent[0].node.node_id)
-        cure = f"'{forget}' lets nothing of it be stored any more; after ten lease times that is done by itself."
+        cure = f"'{forget}' lets nothing of it be stored any more; any living node does that after ten lease times."
         reasons.append(about_nodes("silent_nodes", silent, "silent, but may wake up", cure))
-    return reasons + (yield from _late(facts, asked))
+    strict = {number for number in consents(nodes) if number <= asked.packed}
+    return [*reasons, *nodes_late(nodes, strict), *(yield from stored_late(facts, asked, strict))]
 
 
 def unknown_version(facts: TypeFacts, asked: Asked) -> Iterator[Reason]:
@@ -138,27 +154,62 @@ def unknown_version(facts: TypeFacts, asked: Asked) -> Iterator[Reason]:
     yield Reason("unknown_version", text)
 
 
-def _late(facts: TypeFacts, asked: Asked) -> Reasons:
-    """Count actors that lack a version below theirs which their software may not run late."""
-    offers = [one.offer for one in serving(facts, asked.type)]
-    strict = {number for offer in offers for number in offer.registered.packed if number not in offer.late}
-    strict = {number for number in strict if number <= asked.packed}
-    sets = frozenset(applied for applied in facts.actors if applied is not None and lacking(applied, strict))
-    bases = frozenset(based for based in facts.bases if lacking(based.base, strict))
+def consents(nodes: Iterable[Serving]) -> set[int]:
+    """Return the versions, packed, that a node has and may not run late."""
+    return {number for one in nodes for number in one.offer.registered.packed if number not in one.offer.late}
+
+
+def nodes_late(nodes: Sequence[Serving], strict: set[int], also: str = "") -> Iterator[Reason]:
+    """Yield a reason if what nodes store will lack versions, packed, which others may not run late."""
+    behind = [one for one in nodes if lacking(one.offer.registered, strict)]
+    if behind:
+        names = _lacked((one.offer.registered for one in behind), strict)
+        cure = f"{_consent(names)}{also} Or stop what runs there."
+        what = f"storing at a later version, but without {names}"
+        yield about_nodes("late_without_consent", behind, what, cure)
+
+
+def stored_late(
+    facts: TypeFacts, asked: Asked, strict: set[int], *, below: int | None = None, also: str = ""
+) -> Reasons:
+    """Count what is stored that is past versions, packed, which may not run late, and lacks them.
+
+    Args:
+        facts: Of the type.
+        asked: What was asked.
+        strict: Those versions.
+        below: What is stored at this version, packed, or above it is passed over.
+        also: What else is to be said of the cure.
+    """
+
+    def is_late(applied: AppliedSet | None) -> bool:
+        return applied is not None and (below is None or applied.highest < below) and bool(lacking(applied, strict))
+
+    sets = frozenset(applied for applied in facts.actors if applied is not None and is_late(applied))
+    entries = frozenset(applied for applied in facts.known if is_late(applied))
+    bases = frozenset(based for based in facts.bases if is_late(based.base))
     reasons: list[Reason] = []
     for counted, missed, where in (
         ((yield from actors_with(asked.type, sets)), sets, "stored"),
+        ((yield from entries_with(facts, asked.type, entries)), entries, "with entries"),
         ((yield from bases_with(asked.type, bases)), {based.base for based in bases}, "kept as a base"),
     ):
-        numbers = sorted({number for applied in missed for number in lacking(applied, strict)})
-        names = ", ".join(str(_version.unpack(number)) for number in numbers)
-        cure = f"Register {names} with late=True if it may run on later states, and deploy that."
+        names = _lacked(missed, strict)
         what = f"{where} at a later version, but without {names}"
-        reasons += about_actors("late_without_consent", counted, what, cure)
+        reasons += about_actors("late_without_consent", counted, what, _consent(names) + also)
     return reasons
 
 
-def lacking(applied: Any, numbers: set[int]) -> list[int]:
+def _consent(names: str) -> str:
+    return f"Register {names} with late=True if it may run on later states, and deploy that."
+
+
+def _lacked(sets: Iterable[AppliedSet], numbers: set[int]) -> str:
+    found = {number for applied in sets for number in lacking(applied, numbers)}
+    return ", ".join(str(_version.unpack(number)) for number in sorted(found))
+
+
+def lacking(applied: AppliedSet, numbers: set[int]) -> list[int]:
     """Return which of some versions, packed, a set is above and lacks."""
     return [number for number in numbers if number < applied.highest and not applied.has(number)]
 
@@ -171,3 +222,24 @@ def actors_with(actor_type: str, sets: frozenset[Any]) -> Generator[Question, An
 def bases_with(actor_type: str, of: frozenset[Any]) -> Generator[Question, Any, Counted]:
     """Count the actors with one of these bases; asks nothing if there is none."""
     return (yield AskBases(actor_type, of)) if of else NOBODY
+
+
+def entries_with(
+    facts: TypeFacts, actor_type: str, sets: frozenset[AppliedSet], *, below: int = 0
+) -> Generator[Question, Any, Counted]:
+    """Count the actors with entries of these sets.
+
+    Args:
+        facts: Of the type.
+        actor_type: The type.
+        sets: Those.
+        below: If all of them are below it, packed, only actors with an entry below it are looked at.
+    """
+    oldest = facts.oldest
+    if not sets or oldest is None:
+        return NOBODY
+    is_below = all(applied.highest < below for applied in sets)
+    if is_below and oldest >= below:
+        return NOBODY
+    counted: Counted = yield AskEntries(actor_type, sets, below if is_below else None)
+    return counted

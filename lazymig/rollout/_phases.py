@@ -14,9 +14,8 @@ from lazymig.rollout._gates import Asked
 from lazymig.rollout._verdict import command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
-    from lazymig._records import AppliedSet
     from lazymig._rulings import TypeFacts
     from lazymig.rollout._fleet import Serving
     from lazymig.rollout._verdict import Gate, Question
@@ -62,25 +61,21 @@ class Deploy:
         """The nodes of older releases."""
         return [one for one in self.nodes if one.supported < self.target]
 
-    @cached_property
-    def phase(self) -> int:
-        """From 1 to 4."""
+    @property
+    def newer(self) -> int | None:
+        """The highest version of actors that no node can read, packed; None if there are none."""
+        highest = max((applied.highest for applied in self.facts.actors if applied is not None), default=0)
+        return highest if _version.is_newer_major(highest, self.target) else None
+
+    def phase(self, gates: Sequence[Gate]) -> int:
+        """Return the phase, from 1 to 4, by what the gates of `asking` answered."""
         written = self.facts.policy.version
-        if self.behind or self.facts.unreadable or (written is not None and written > self.target):
+        is_ahead = self.newer is not None or (written is not None and written > self.target)
+        if self.behind or self.facts.unreadable or is_ahead:
             return 1
         if written is not None and written < self.target:
             return 2 if self.nodes else 1
-        return 4 if self._is_swept() else 3
-
-    def _is_swept(self) -> bool:
-        """Tell whether all that is stored has all that the newest release has."""
-        newest = [applied for applied in self._newest if applied.highest == self.target]
-        oldest = self.facts.oldest
-        return (
-            all(applied is not None and _has_all(applied, newest) for applied in self.facts.actors)
-            and (oldest is None or oldest >= self.target)
-            and not any(based.base.highest <= self.target for based in self.facts.bases)
-        )
+        return 4 if _to_bring_up(gates) is None else 3
 
     @property
     def pin_version(self) -> int | None:
@@ -92,22 +87,46 @@ class Deploy:
         found = self.previous if lowest is None else lowest
         return found if written is None or (found is not None and found < written) else None
 
-    def questions(self) -> Iterator[Asked]:
-        """Yield what to ask the gates."""
+    def asking(self) -> Generator[Asked, Gate, list[Gate]]:
+        """Yield what to ask the gates, and be sent each answer; return those to show.
+
+        Of the newest release all migrations are asked about; shown is the first one that may not go, and the last.
+        """
+        gates: list[Gate] = []
         written = self.facts.policy.version
         if self.pin_version is not None:
-            yield Asked("pin", self.type, self.pin_version)
+            gates.append((yield Asked("pin", self.type, self.pin_version)))
         if written is not None and written < self.target:
-            yield Asked("flip", self.type, self.target)
+            gates.append((yield Asked("flip", self.type, self.target)))
         if written is not None:
-            yield Asked("unpin", self.type)
+            gates.append((yield Asked("unpin", self.type)))
+        newest = {number for one in self._newest if one.highest == self.target for number in one.packed}
+        for version in sorted(newest - {self.target}):
+            gate = yield Asked("retire", self.type, version)
+            if not gate.allowed:
+                gates.append(gate)
+                break
         if self.target:
-            yield Asked("retire", self.type, self.target)
+            gates.append((yield Asked("retire", self.type, self.target)))
         if self.previous is not None:
-            yield Asked("roll_back", self.type, self.previous)
+            gates.append((yield Asked("roll_back", self.type, self.previous)))
+        return gates
 
-    def next_step(self, gates: Mapping[Question, Gate]) -> Step:
-        """Return the next safe step, by what the gates of `questions` answered."""
+    def next_step(self, gates: Sequence[Gate]) -> Step:
+        """Return the next safe step, by what the gates of `asking` answered."""
+        if (step := self._before_all_else()) is not None:
+            return step
+        asked = {gate.question: gate for gate in gates}
+        phase = self.phase(gates)
+        if phase == 1:
+            return self._first_step(asked)
+        if phase == 2:
+            text = f"Every node supports {_version.unpack(self.target)}; then they write it, too."
+            return _if_allowed(asked["flip"], text)
+        behind = _to_bring_up(gates)
+        return self._last_step() if behind is None else _third_step(behind)
+
+    def _before_all_else(self) -> Step | None:
         if self.facts.unreadable:
             forget = command("nodes", "forget", min(self.facts.unreadable))
             return Step("Its row can't be read: stop its process first.", forget)
@@ -116,31 +135,31 @@ class Deploy:
             return Step(f"{named(silent[:1])} is silent; nothing it may yet try to store is stored then.", forget)
         if not self.nodes:
             return Step(f"No node serves {self.type}: start one.")
-        if self.phase <= 2:
-            return self._first_step(gates) if self.phase == 1 else self._second_step(gates)
-        return self._third_step() if self.phase == 3 else self._fourth_step()
+        if self.newer is not None:
+            stored = f"Actors are stored at {_version.unpack(self.newer)}, which no node of {self.type} can read"
+            return Step(f"{stored}: start the newer release.")
+        return None
 
     def _first_step(self, gates: Mapping[Question, Gate]) -> Step:
         written = self.facts.policy.version
         stored = self.target if written is None else written
-        if not all(one.offer.can_read(stored) for one in self.nodes) or stored > self.target:
+        if not all(one.offer.can_read(stored) for one in self.nodes):
             text = f"Nodes can't read what is stored at {_version.unpack(stored)}; a pin keeps it readable for all."
             return _if_allowed(gates["pin"], text)
-        if working := [one for one in self.behind if not one.node.is_draining]:
-            drain = command("nodes", "drain", working[0].node.node_id)
-            return Step(f"Then stop {named(working[:1])}, and start the new release in its place.", drain)
+        if stored > self.target:
+            text = (
+                f"Nodes that support {_version.unpack(self.target)} store nothing written at {_version.unpack(stored)}"
+            )
+            return _if_allowed(gates["pin"], f"{text}; a pin lets them store again.")
+        working = [one for one in self.nodes if not one.node.is_draining]
+        if not any(one.supported == self.target for one in working):
+            return Step(f"Start a node of {_version.unpack(self.target)}: those that are there drain.")
+        if old := [one for one in working if one.supported < self.target]:
+            drain = command("nodes", "drain", old[0].node.node_id)
+            return Step(f"Then stop {named(old[:1])}, and start the new release in its place.", drain)
         return Step(f"Wait until {named(self.behind)} has ended.")
 
-    def _second_step(self, gates: Mapping[Question, Gate]) -> Step:
-        return _if_allowed(
-            gates["flip"], f"Every node supports {_version.unpack(self.target)}; then they write it, too."
-        )
-
-    def _third_step(self) -> Step:
-        text = "Actors are brought up when they are next used; this names those that are not yet."
-        return Step(text, command("census", self.type, "--below", _version.unpack(self.target)))
-
-    def _fourth_step(self) -> Step:
+    def _last_step(self) -> Step:
         if not any(applied.packed for applied in self._newest):
             return Step("Nothing: all is brought up, and no old migration is left.")
         target = _version.unpack(self.target)
@@ -148,12 +167,18 @@ class Deploy:
         return Step(text, command("gate", "retire", self.type, target))
 
 
+def _to_bring_up(gates: Iterable[Gate]) -> Gate | None:
+    """Return the first gate that says that a migration may not go, if one does."""
+    return next((gate for gate in gates if gate.question == "retire" and not gate.allowed), None)
+
+
+def _third_step(gate: Gate) -> Step:
+    text = f"Not all is brought up: {gate.reasons[0].text}"
+    return Step(text, command("gate", "retire", gate.type, gate.version))
+
+
 def _if_allowed(gate: Gate, text: str) -> Step:
     if gate.allowed:
         return Step(text, command("rollout", gate.question, gate.type, gate.version))
     why = f"The gate says no to a {gate.question}: {gate.reasons[0].text}"
     return Step(why, command("gate", gate.question, gate.type, gate.version))
-
-
-def _has_all(applied: AppliedSet, newest: list[AppliedSet]) -> bool:
-    return all(one.floor <= applied.highest and all(applied.has(number) for number in one.packed) for one in newest)

@@ -61,7 +61,8 @@ class Status:
         releases: The oldest first.
         unreadable: Ids of nodes whose rows can't be read: what they run is unknown.
         census: Of its actors.
-        gates: The answers to what may come next.
+        gates: The answers to what may come next; of all migrations those to retire the first one that may not go, and
+            the last.
         next: The next safe step.
     """
 
@@ -94,24 +95,33 @@ async def status(store: Store, actor_type: ActorType[Any] | str) -> Status:
     name = checked_name(store, actor_type)
     facts = await read_facts(store, name)
     deploy = Deploy(name, facts)
-    asked = [
-        await ask(store, one.question, name, None if one.version is None else _version.unpack(one.version))
-        for one in deploy.questions()
-    ]
+    gates = await _ask_all(store, deploy)
     written = facts.policy.version
     return Status(
         type=name,
         is_known=is_known(facts, name),
-        phase=deploy.phase,
+        phase=deploy.phase(gates),
         write_version=None if written is None else _version.unpack(written),
         epoch=facts.policy.epoch,
         target=_version.unpack(deploy.target),
         releases=_releases(deploy),
         unreadable=tuple(sorted(facts.unreadable)),
         census=await census(store, name),
-        gates=tuple(asked),
-        next=deploy.next_step({gate.question: gate for gate in asked}),
+        gates=tuple(gates),
+        next=deploy.next_step(gates),
     )
+
+
+async def _ask_all(store: Store, deploy: Deploy) -> list[Gate]:
+    asking = deploy.asking()
+    try:
+        asked = next(asking)
+        while True:
+            version = None if asked.version is None else _version.unpack(asked.version)
+            asked = asking.send(await ask(store, asked.question, asked.type, version))
+    except StopIteration as end:
+        gates: list[Gate] = end.value
+        return gates
 
 
 async def read_facts(store: Store, actor_type: str) -> TypeFacts:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lazymig import _version
 from lazymig._fleet_records import Offer
-from lazymig._rulings import NOBODY, AskConverting, AskEntries, Based, Counted, Question
+from lazymig._rulings import AskConverting, Based
 from lazymig.rollout._fleet import Serving, about_actors, about_nodes, releases, serving
-from lazymig.rollout._gates import Reasons, actors_with, bases_with, unknown_version
+from lazymig.rollout._gates import (
+    Reasons,
+    actors_with,
+    bases_with,
+    consents,
+    entries_with,
+    lacking,
+    nodes_late,
+    stored_late,
+    unknown_version,
+)
 from lazymig.rollout._verdict import Reason, command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from lazymig._records import AppliedSet
     from lazymig._rulings import TypeFacts
     from lazymig.rollout._gates import Asked
 
 _STORE_THEM = "Let software that has it activate them."
+_STORE_MAINS = f"{_STORE_THEM} One without a main state keeps its version until it is given one."
 
 
 def retire(facts: TypeFacts, asked: Asked) -> Reasons:
@@ -31,8 +41,8 @@ def retire(facts: TypeFacts, asked: Asked) -> Reasons:
     reasons += _storing_without(facts, asked)
     lack = frozenset(applied for applied in facts.actors if applied is None or not applied.has(version))
     counted = yield from actors_with(asked.type, lack)
-    reasons += about_actors("actors_lack", counted, f"stored {what}", _STORE_THEM)
-    counted = yield from _entries_with(facts, asked.type, _without(facts.known, version), below=version)
+    reasons += about_actors("actors_lack", counted, f"stored {what}", _STORE_MAINS)
+    counted = yield from entries_with(facts, asked.type, _without(facts.known, version), below=version)
     reasons += about_actors("entries_lack", counted, f"with entries {what}", "Let software that has it store those.")
     bases = frozenset(based for based in facts.bases if not based.base.has(version))
     counted = yield from bases_with(asked.type, bases)
@@ -60,27 +70,6 @@ def _without(sets: Iterable[AppliedSet], version: int) -> frozenset[AppliedSet]:
     return frozenset(applied for applied in sets if not applied.has(version))
 
 
-def _entries_with(
-    facts: TypeFacts, actor_type: str, sets: frozenset[AppliedSet], *, below: int
-) -> Generator[Question, Any, Counted]:
-    """Count the actors with entries of these sets.
-
-    Args:
-        facts: Of the type.
-        actor_type: The type.
-        sets: Those.
-        below: If all of them are below it, packed, only actors with an entry below it are looked at.
-    """
-    oldest = facts.oldest
-    if not sets or oldest is None:
-        return NOBODY
-    is_below = all(applied.highest < below for applied in sets)
-    if is_below and oldest >= below:
-        return NOBODY
-    counted: Counted = yield AskEntries(actor_type, sets, below if is_below else None)
-    return counted
-
-
 def roll_back(facts: TypeFacts, asked: Asked) -> Reasons:
     """Judge whether a release can take over: it can read all that is stored, and all that the nodes will store."""
     found = [applied for applied in releases(facts, asked.type) if applied.highest == asked.packed]
@@ -96,7 +85,30 @@ def roll_back(facts: TypeFacts, asked: Asked) -> Reasons:
     what = f"with a base of a newer major, where {asked} would migrate, reconcile, or need a base of its own"
     reasons += about_actors("bases_newer", counted, what, f"Let newer software store them written at {asked} first.")
     reasons += yield from _too_old(facts, asked, max(applied.floor for applied in found))
-    return reasons
+    return reasons + (yield from _late(facts, asked, found))
+
+
+def _late(facts: TypeFacts, asked: Asked, found: Sequence[AppliedSet]) -> Reasons:
+    """Count what is past migrations of the release that may not run late; the same of what the nodes and it will store.
+
+    Whether a release may run them late, only its nodes tell.
+    """
+    nodes = serving(facts, asked.type)
+    offers = {one.offer.registered: one.offer for one in nodes}
+    strict = {
+        number
+        for applied in found
+        for number in applied.packed
+        if applied not in offers or number not in offers[applied].late
+    }
+    also = "" if offers.keys() >= set(found) else f" Only a running node of {asked} tells whether it may: start one."
+    reasons = list(nodes_late(nodes, strict, also))
+    if unwilling := [one for one in nodes if any(lacking(applied, consents([one])) for applied in found)]:
+        what = f"not allowed to run late what {asked} would store without"
+        cure = "Stop them, or deploy a release there that registers those migrations with late=True."
+        reasons.append(about_nodes("late_without_consent", unwilling, what, cure))
+    below = _version.next_major(asked.packed)
+    return reasons + (yield from stored_late(facts, asked, strict, below=below, also=also))
 
 
 def _storing_newer(facts: TypeFacts, asked: Asked) -> Iterable[Reason]:
@@ -148,7 +160,7 @@ def _newer(facts: TypeFacts, asked: Asked) -> Reasons:
     what = f"with a conversion of entries to a newer major than {asked} begun"
     reasons += about_actors("converting_newer", counted, what, "Let newer software end it: there is no way back.")
     entries = frozenset(applied for applied in facts.known if applied.highest >= below)
-    counted = yield from _entries_with(facts, asked.type, entries, below=0)
+    counted = yield from entries_with(facts, asked.type, entries)
     reasons += about_actors("entries_newer", counted, f"with entries at a newer major than {asked}", cure)
     return reasons
 
@@ -180,6 +192,6 @@ def _too_old(facts: TypeFacts, asked: Asked, floor: int) -> Reasons:
     counted = yield from actors_with(asked.type, sets)
     reasons = list(about_actors("actors_too_old", counted, f"stored {what}", cure))
     sets_of_entries = frozenset(applied for applied in facts.known if applied.highest < floor)
-    counted = yield from _entries_with(facts, asked.type, sets_of_entries, below=floor)
+    counted = yield from entries_with(facts, asked.type, sets_of_entries, below=floor)
     reasons += about_actors("entries_too_old", counted, f"with entries {what}", cure)
     return reasons

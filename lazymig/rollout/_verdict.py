@@ -19,9 +19,9 @@ CODES = {
     "below_write_version": "a flip doesn't go down",
     "not_supported": "a node's release ends below the version: pin, flip",
     "cannot_store": "newer software has no way down to the version: pin, flip, roll back",
-    "cannot_read": "a node could not read what others would store: unpin",
+    "cannot_read": "a node could not read what others would store, or its baseline is above that: unpin",
     "silent_nodes": "a node sends no heartbeat, and may wake up: flip",
-    "late_without_consent": "actors lack a version below theirs that may not run late: flip",
+    "late_without_consent": "what is or will be stored lacks a version that may not run late: flip, unpin, roll back",
     "unknown_version": "no release has or had it: flip, retire",
     "actors_lack": "stored actors lack the migration: retire",
     "entries_lack": "entries lack it: retire",
@@ -102,5 +102,24 @@ class Gate:
 
 
 def command(*words: object) -> str:
-    """Return a line for a shell."""
-    return shlex.join(("lazymig", *map(str, words)))
+    """Return a line for a shell, of printable characters only."""
+    texts = list(map(str, words))
+    options = [number for number, text in enumerate(texts) if text.startswith("-")]
+    if options:
+        texts.insert(options[0], "--")  # what follows is no option
+    return " ".join(("lazymig", *map(_quoted, texts)))
+
+
+def _quoted(text: str) -> str:
+    """Return a word for a shell; one that could not be shown as it is, in the form with escapes."""
+    if text.isprintable() and "  " not in text:
+        return shlex.quote(text)
+    return f"$'{''.join(map(_escaped, text))}'"
+
+
+def _escaped(char: str) -> str:
+    if char in "\\'":
+        return f"\\{char}"
+    if char.isprintable() and char != " ":
+        return char
+    return "".join(f"\\x{byte:02x}" for byte in char.encode())
