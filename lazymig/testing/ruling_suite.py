@@ -28,7 +28,7 @@ from lazymig._rulings import (
     Ruled,
 )
 from lazymig._version import pack, parse
-from lazymig.errors import LazymigError
+from lazymig.errors import LazymigError, LeaseLostError
 from lazymig.testing.ruling_bench import answers, ask, facts, pin, put
 from lazymig.testing.store_bench import LEASE_SECONDS, StoreBench
 from lazymig.testing.store_suite import FIRST, KEY, SECOND, applied, claimed, commit
@@ -82,6 +82,60 @@ class RulingSuite(StoreBench):
         assert (await facts(store)).actors == frozenset()
         assert await ask(store, AskActors("Car", frozenset({None, A}))) == NOBODY
         assert await store.stragglers("Car", frozenset({None, A})) == []
+
+    async def test_an_actor_of_which_nothing_is_left_is_counted_nowhere_and_its_revision_goes_on(
+        self, store: Store
+    ) -> None:
+        everything = frozenset({None, A, FIRST.applied})
+        place = ("log", "x")
+        await put(store, "a", FIRST, BaseWrite(B), entries={place: Entry(b"1", B)}, marks=Marks(TWO, ONE))
+        for change in (
+            {"writes": {"main": None}},
+            {"base": NO_BASE, "writes": {}},
+        ):
+            await put(store, "a", FIRST, **change)
+            assert (await facts(store)).actors == {FIRST.applied}, "there is an entry"
+        await put(store, "a", FIRST, writes={}, entries={place: None}, marks=Marks(TWO, ONE))
+        for _ in range(2):
+            found = await facts(store)
+            assert (found.actors, found.bases, found.oldest) == (frozenset(), frozenset(), None)
+            assert await store.census("Car") == {}
+            assert await store.types() == await store.stragglers("Car", everything) == []
+            assert await ask(store, AskActors("Car", everything)) == NOBODY
+            assert await ask(store, AskConverting("Car", 1)) == NOBODY
+            await put(store, "a", FIRST, writes={})
+        (seen,) = await store.scan("Car")
+        assert (seen.revision, seen.stamp, seen) == (6, None, await store.read(ActorKey("Car", "a")))
+        await put(store, "a", Stamp(A, B))
+        assert await store.census("Car") == {A: 1}
+        assert await ask(store, AskActors("Car", everything)) == Counted(1, ("a",))
+
+    async def test_an_actor_is_counted_by_a_base_alone(self, store: Store) -> None:
+        await put(store, "a", Stamp(A, B), BaseWrite(B), writes={})
+        assert await ask(store, AskBases("Car", frozenset({Based(A, B, B)}))) == Counted(1, ("a",))
+        await put(store, "a", Stamp(A, B), writes={"main": None})
+        assert await store.census("Car") == {A: 1}
+        await put(store, "a", Stamp(A, B), NO_BASE, writes={})
+
+        assert await store.census("Car") == {}
+
+    async def test_an_actor_whose_first_commit_stores_nothing_is_not_counted(self, store: Store) -> None:
+        await put(store, "a", FIRST, writes={})
+        await put(store, "b", FIRST, NO_BASE, writes={"main": None}, entries={("log", "x"): None}, marks=Marks(1, 1))
+
+        assert await store.census("Car") == {}
+        assert [actor.revision for actor in await store.scan("Car")] == [1, 1]
+
+    async def test_a_commit_that_is_refused_leaves_the_stamp_as_it_is(self, store: Store) -> None:
+        await put(store, "a", FIRST)
+        claim = await store.claim(ActorKey("Car", "a"), Fence("n1", 1))
+        assert isinstance(claim, Claim)
+        wrong = Commit(ActorKey("Car", "a"), claim.fence, 5, SECOND, {"main": None})
+        for refused in (wrong, wrong._replace(base=NO_BASE), wrong._replace(marks=Marks(0, None))):
+            with pytest.raises(LeaseLostError):
+                await store.commit(refused)
+
+        assert await store.census("Car") == {FIRST.applied: 1}
 
     async def test_a_base_that_was_removed_is_told_no_more(self, store: Store) -> None:
         await put(store, "a", FIRST, BaseWrite(B))
