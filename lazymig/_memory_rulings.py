@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lazymig._bases import NO_POLICY, WritePolicy
@@ -64,7 +65,7 @@ class MemoryRulings:
     def note(self, ruled: Ruled) -> None:
         """Do what was decided."""
         for actor_type, release in ruled.releases:
-            self._releases[actor_type, release.applied] = release
+            self._releases[actor_type, release.applied] = release._replace(seen_at=datetime.now(UTC))
         for actor_type, version in ruled.policies.items():
             epoch = self._policies.get(actor_type, NO_POLICY).epoch
             self._policies[actor_type] = WritePolicy(version, epoch + 1)
