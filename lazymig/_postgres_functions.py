@@ -206,7 +206,7 @@ _BLANK = """
         RETURN FOUND;
     END $$
 """
-"""Where nothing is left of an actor but its revision; only who has just committed it, and so locked its row, calls it."""
+"""Where nothing is left of an actor but its revision. Only who has just committed it calls it: the row is locked."""
 
 _RELEASE = f"""
     CREATE FUNCTION lazymig.release(p_types text[], p_ids text[], p_nodes text[], p_numbers int8[])

@@ -102,7 +102,15 @@ def _read_status(  # noqa: PLR0913, PLR0917  (a row)
         raise ValueError("a type is offered twice")
     is_alive = 0 <= age < lease
     return NodeStatus(
-        node_id, str(label), _or_none(build), float(age), float(lease), is_alive, bool(draining), int(active), tuple(read)
+        node_id,
+        str(label),
+        _or_none(build),
+        float(age),
+        float(lease),
+        is_alive,
+        bool(draining),
+        int(active),
+        tuple(read),
     )
 
 

@@ -266,8 +266,8 @@ class Store(Protocol):
     async def commit(self, commit: Commit) -> int | WritePolicy:
         """Store states, entries, base and stamp together, and release the lock if the commit says so.
 
-        Must leave neither stamp nor marks where no state, no entry and no base is left: such an actor is counted nowhere
-        until something is stored of it again. `read` and `scan` still return it, and its revision goes on.
+        Must leave neither stamp nor marks where no state, no entry and no base is left: such an actor is counted
+        nowhere until something is stored of it again. `read` and `scan` still return it, and its revision goes on.
 
         Returns:
             The new revision; or the type's write policy if its epoch is not the commit's: then nothing was stored, and

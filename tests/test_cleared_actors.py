@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def make(*versions: str, baseline: str | None = None) -> Suite:
     suite = Suite("fleet")
-    car = suite.actor_type("Car", state="car", **({} if baseline is None else {"baseline": baseline}))
+    car = suite.actor_type("Car", state="car", baseline=baseline)
     for version in versions:
 
         def step(state: Any, context: Any) -> None:

@@ -135,7 +135,9 @@ async def ask(
     try:
         gate: Gate = await store.rule(make, is_change=is_change)
     except StoreError as error:
-        unknown = f" Whether it was changed is unknown: '{command('rollout', 'status', name)}' shows it." * is_change
+        unknown = f" Whether it was changed is unknown: '{command('rollout', 'status', name)}' shows it." * (
+            is_change and not error.is_unchanged
+        )
         return asked.gate([Reason("store_failed", f"the store could not be asked: {error}{unknown}")])
     except CorruptStateError as error:
         unchanged = " Nothing was changed." * is_change
