@@ -55,6 +55,11 @@ class Row:
         """Whether any is left."""
         return any(table.keys for table in self.tables.values())
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing is stored of it but its revision."""
+        return not self.states and self.base is None and not self.has_entries
+
     def change_base(self, change: BaseWrite) -> None:
         """Store a base, after the revision has risen."""
         if change.applied is None:

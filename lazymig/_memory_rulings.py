@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lazymig._bases import NO_POLICY, WritePolicy
@@ -64,10 +65,14 @@ class MemoryRulings:
     def note(self, ruled: Ruled) -> None:
         """Do what was decided."""
         for actor_type, release in ruled.releases:
-            self._releases[actor_type, release.applied] = release
+            self._releases[actor_type, release.applied] = release._replace(seen_at=datetime.now(UTC))
         for actor_type, version in ruled.policies.items():
             epoch = self._policies.get(actor_type, NO_POLICY).epoch
             self._policies[actor_type] = WritePolicy(version, epoch + 1)
+
+    def census(self, actor_type: str) -> Counter[AppliedSet | None]:
+        """See `Store.census`."""
+        return Counter(_applied(row) for _, row in self._stored(actor_type))
 
     def stragglers(self, actor_type: str, sets: frozenset[AppliedSet | None], after: str, limit: int) -> list[str]:
         """See `Store.stragglers`."""
@@ -79,7 +84,8 @@ class MemoryRulings:
         return Counter(entry.applied for _, row in self._stored(actor_type) for entry in _entries(row))
 
     def _stored(self, actor_type: str) -> list[tuple[ActorKey, Row]]:
-        return [(key, row) for key, row in self._rows.items() if key.type == actor_type and row.revision]
+        stored = [(key, row) for key, row in self._rows.items() if key.type == actor_type and row.revision]
+        return [(key, row) for key, row in stored if not row.is_blank]
 
     def _seen(self, actor_type: str, nodes: Sequence[NodeStatus]) -> Seen:
         releases = [release for (of, _), release in self._releases.items() if of == actor_type]

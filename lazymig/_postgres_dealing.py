@@ -87,13 +87,10 @@ class PostgresDealing:
         self._claim = in_schema(
             "SELECT * FROM lazymig.claim(%(type)s, %(id)s, %(node)s, %(number)s, %(now)s, %(dead)s)", schema
         )
-        self._commit = in_schema(f"SELECT * FROM lazymig.commit({_COMMITTED})", schema)  # noqa: S608
-        self._commit_entries = in_schema(
-            f"SELECT * FROM lazymig.commit_entries({_COMMITTED}, {_COMMITTED_ENTRIES})",  # noqa: S608
-            schema,
-        )
-        self._commit_base = in_schema(
-            f"SELECT * FROM lazymig.commit_base({_COMMITTED}, %(has_entries)s, {_COMMITTED_ENTRIES}, "  # noqa: S608
+        self._commit = _commits(f"commit({_COMMITTED})", schema)
+        self._commit_entries = _commits(f"commit_entries({_COMMITTED}, {_COMMITTED_ENTRIES})", schema)
+        self._commit_base = _commits(
+            f"commit_base({_COMMITTED}, %(has_entries)s, {_COMMITTED_ENTRIES}, "
             "%(base_lineage)s, %(base_digest)s, %(is_current)s, %(kept)s, %(kept_values)b, %(dropped)s)",
             schema,
         )
@@ -117,14 +114,15 @@ class PostgresDealing:
 
     def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[Committed]:
         """See `Dealing.commit`."""
-        ((row,),) = yield whole((self._commit, {**of, **_columns(writes)}))
+        ((row,),) = yield whole((_blanking(self._commit, of), {**of, **_columns(writes)}))
         return _committed(of, row)
 
     def commit_entries(
         self, of: Mapping[str, Any], writes: Mapping[str, bytes | None], entries: Sequence[EntryRow]
     ) -> Operation[Committed]:
         """See `Dealing.commit_entries`."""
-        ((row,),) = yield whole((self._commit_entries, {**of, **_columns(writes), **_entry_columns(entries)}))
+        columns = {**of, **_columns(writes), **_entry_columns(entries)}
+        ((row,),) = yield whole((_blanking(self._commit_entries, of), columns))
         return _committed(of, row)
 
     def commit_base(
@@ -144,7 +142,8 @@ class PostgresDealing:
             "kept_values": [*base.kept.values()],
             "dropped": [*base.dropped],
         }
-        ((row,),) = yield whole((self._commit_base, {**rows, **of, **_columns(writes), **base.columns}))
+        columns = {**rows, **of, **_columns(writes), **base.columns}
+        ((row,),) = yield whole((_blanking(self._commit_base, of), columns))
         return _committed(of, row)
 
     def read(self, of: Mapping[str, Any]) -> Operation[Found | None]:
@@ -173,8 +172,19 @@ class PostgresDealing:
         yield whole((self._release, columns))
 
 
+def _commits(call: str, schema: str) -> tuple[str, str]:
+    """Return what commits, and what also sees to an actor of which nothing may be left, with the same locks."""
+    statement = f"SELECT o_revision, o_version, o_epoch FROM lazymig.{call}"  # noqa: S608  (a constant)
+    blank = ", CASE WHEN o_revision IS NOT NULL THEN lazymig.blank(%(type)s, %(id)s) END FROM"
+    return in_schema(statement, schema), in_schema(statement.replace(" FROM", blank), schema)
+
+
+def _blanking(statements: tuple[str, str], of: Mapping[str, Any]) -> str:
+    return statements[of["puts_nothing"]]
+
+
 def _committed(of: Mapping[str, Any], row: Sequence[Any]) -> Committed:
-    revision, version, epoch = row
+    revision, version, epoch = row[:3]
     if revision is None and (epoch or 0) != of["epoch"]:
         return OtherEpoch(version, epoch)
     return None if revision is None else int(revision)

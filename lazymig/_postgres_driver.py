@@ -84,6 +84,10 @@ CONNECTING: Mapping[str, Any] = {
 LARGEST = 20
 """How many operations go together at most: with as many, a trip and a commit of their own cost each next to nothing."""
 
+PAUSES = (0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
+"""Seconds between tries to lock a table: at each try whoever claims or commits waits behind it a moment at most, and in
+between they go on."""
+
 
 @dataclass(slots=True, eq=False)
 class _Waiting:

@@ -49,6 +49,25 @@ _WITHOUT_STATE = {
 """What libpq says of a refused connection, whose SQLSTATE it keeps to itself."""
 
 
+IN_THE_WAY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+"""Others had what was asked for: the transaction was rolled back."""
+
+
+def in_use(error: StoreError, name: str, schema: str, seconds: float) -> StoreError:
+    """Return what it means that the table of policies could not be locked for so long; other errors as they are."""
+    table = f"{schema}.policy"
+    if not isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+        return error
+    said = " ".join(str(error.__cause__).split())
+    told = StoreUnavailableError(
+        f"{name}: others used the table {table} for {seconds:g} s ({said}), so nothing was changed. A dump reads it "
+        f"until its end, for example: wait and try again (pg_stat_activity shows who it is), or leave the table out "
+        f"(pg_dump --exclude-table={table}) and dump it by itself, which is brief."
+    )
+    told.is_unchanged = True
+    return told
+
+
 def translate(error: psycopg.Error, name: str, schema: str, stored: str) -> StoreError:
     """Return what a driver's error means to a user.
 
@@ -70,7 +89,9 @@ def translate(error: psycopg.Error, name: str, schema: str, stored: str) -> Stor
     for length in (5, 2):
         if found := _CLASSES.get(state[:length]):
             kind, cure = found
-            return kind(f"{name} refused ({said}). {stored}{cure}")
+            told = kind(f"{name} refused ({said}). {stored}{cure}")
+            told.is_unchanged = isinstance(error, IN_THE_WAY)
+            return told
     if not state and isinstance(error, psycopg.OperationalError):
         return StoreUnavailableError(f"{name} can't be reached ({said}). {stored}Check host and port, and try again.")
     if isinstance(error, psycopg.DataError):

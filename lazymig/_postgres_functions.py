@@ -195,6 +195,19 @@ _COMMIT_BASE = """
     END $$
 """
 
+_BLANK = """
+    CREATE FUNCTION lazymig.blank(p_type text, p_id text) RETURNS boolean LANGUAGE plpgsql AS $$
+    BEGIN
+        UPDATE lazymig.actor
+        SET version = NULL, lineage = NULL, written_by = NULL, migrated_at = NULL, converting = 0
+        WHERE type = %(type)s AND id = %(id)s AND base_lineage IS NULL
+        AND NOT EXISTS (SELECT 1 FROM lazymig.state WHERE type = %(type)s AND id = %(id)s)
+        AND NOT EXISTS (SELECT 1 FROM lazymig.entry WHERE type = %(type)s AND id = %(id)s);
+        RETURN FOUND;
+    END $$
+"""
+"""Where nothing is left of an actor but its revision. Only who has just committed it calls it: the row is locked."""
+
 _RELEASE = f"""
     CREATE FUNCTION lazymig.release(p_types text[], p_ids text[], p_nodes text[], p_numbers int8[])
     RETURNS void LANGUAGE plpgsql AS $$
@@ -219,6 +232,6 @@ _RELEASE = f"""
 """  # noqa: S608  (likewise)
 
 FUNCTIONS = tuple(
-    re.sub(r"%\((\w+)\)s", r"p_\1", text) for text in (_CLAIM, _COMMIT, _COMMIT_ENTRIES, _COMMIT_BASE, _RELEASE)
+    re.sub(r"%\((\w+)\)s", r"p_\1", text) for text in (_CLAIM, _COMMIT, _COMMIT_ENTRIES, _COMMIT_BASE, _BLANK, _RELEASE)
 )
 """What lays them out, a statement each."""

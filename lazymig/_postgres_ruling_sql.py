@@ -88,7 +88,9 @@ RULING_DIALECT = RulingDialect(
     """,
     put_release="""
         INSERT INTO lazymig.release (type, applied, checksums, build, seen_at)
-        VALUES (%(type)s, %(applied)s, %(checksums)s, %(build)s, %(seen_at)s)
+        VALUES (
+            %(type)s, %(applied)s, %(checksums)s, %(build)s, (extract(epoch FROM clock_timestamp()) * 1000000)::int8
+        )
         ON CONFLICT (type, md5(applied)) DO UPDATE
         SET checksums = excluded.checksums, build = excluded.build, seen_at = excluded.seen_at
     """,

@@ -10,8 +10,8 @@ Rules:
    node registers anew at its next beat, and drops what it had. Until all have, or their leases are over, nobody claims:
    who doesn't know of the crash yet may still read what it has in memory.
 5. No index on what each claim and commit changes (owner, number, revision), nor on a condition about it, and room in
-   each page: then updates stay in it (HOT) and leave no garbage. So `lineage` says, too, whether an actor was ever
-   stored: NULL until then, 0 without migration-info.
+   each page: then updates stay in it (HOT) and leave no garbage. So `lineage` says, too, whether anything is stored of
+   an actor: NULL if nothing is, 0 without migration-info.
 6. Commits read the table of policies plainly, and hold its weakest lock until they have ended. Who changes a policy
    takes the strongest: it waits for all of them, and those that wait behind it read it anew. Comparing alone is not
    enough: a commit that waited for a row lock would compare what it had read before.

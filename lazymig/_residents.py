@@ -24,7 +24,7 @@ from lazymig._mailbox import Mailbox
 from lazymig._turn import in_turn
 from lazymig.activation import Activation
 from lazymig.actor import is_quiet
-from lazymig.errors import DefinitionError, LateMigrationError, NodeStoppedError, StoreError
+from lazymig.errors import LazymigError, NodeStoppedError
 from lazymig.hooks import Deactivated, DeactivationFailed, LeaseLost, MigrationChanged, NodeStarted, tell
 
 if TYPE_CHECKING:
@@ -235,10 +235,10 @@ class Residents:
                 try:
                     await self.locks.trust()
                     await self.locks.release_left()
-                except (StoreError, DefinitionError, LateMigrationError) as error:  # (refused anew)
-                    _log.warning("node %s: %s", self._label, error)
                 except NodeStoppedError:  # about to be cancelled
                     return
+                except LazymigError as error:  # the store's fault, or refused anew: by its release, or by a damaged row
+                    _log.warning("node %s: %s", self._label, error)
                 self._let_go(group, self._surplus(), "evicted")
                 self._let_go(group, self._expired(), "idle")
 

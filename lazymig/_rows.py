@@ -89,7 +89,7 @@ def read_fleet(rows: Iterable[tuple[Any, ...]]) -> tuple[list[NodeStatus], list[
             continue
         try:
             found.append(_read_status(node_id, *rest))
-        except (CorruptStateError, InvalidVersionError, ValueError, TypeError):
+        except (CorruptStateError, InvalidVersionError, ValueError, TypeError, OverflowError):
             unreadable.append(node_id)
     return sorted(found, key=lambda node: (node.label, node.node_id)), sorted(unreadable)
 
@@ -97,10 +97,20 @@ def read_fleet(rows: Iterable[tuple[Any, ...]]) -> tuple[list[NodeStatus], list[
 def _read_status(  # noqa: PLR0913, PLR0917  (a row)
     node_id: str, label: Any, build: Any, age: Any, lease: Any, draining: Any, active: Any, offers: Any
 ) -> NodeStatus:
-    read = sorted((_read_offer(*offer) for offer in orjson.loads(offers)), key=lambda offer: offer.type)
+    read = sorted((_read_offer(*_list(offer)) for offer in _list(orjson.loads(offers))), key=lambda offer: offer.type)
+    if len({offer.type for offer in read}) < len(read):
+        raise ValueError("a type is offered twice")
     is_alive = 0 <= age < lease
     return NodeStatus(
-        node_id, str(label), build, float(age), float(lease), is_alive, bool(draining), int(active), tuple(read)
+        node_id,
+        str(label),
+        _or_none(build),
+        float(age),
+        float(lease),
+        is_alive,
+        bool(draining),
+        int(active),
+        tuple(read),
     )
 
 
@@ -108,10 +118,27 @@ def _read_offer(actor_type: Any, registered: Any, actions: Any, late: Any, one_w
     return Offer(
         read_type(actor_type),
         read_set(None, orjson.dumps(registered)),
-        tuple(map(str, actions)),
-        tuple(_version.pack(_version.parse(version)) for version in late),
-        tuple((_version.pack(_version.parse(version)), str(what)) for version, what in one_way),
+        tuple(map(_text, _list(actions))),
+        tuple(_version.pack(_version.parse(version)) for version in _list(late)),
+        tuple((_version.pack(_version.parse(version)), _text(what)) for version, what in map(_list, _list(one_way))),
     )
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"a {type(value).__name__} instead of a list")
+    return value
+
+
+def _or_none(build: Any) -> str | None:
+    """Return the name of a build, which nothing depends on."""
+    return build if isinstance(build, str) else None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a {type(value).__name__} instead of text")
+    return value
 
 
 def read_states(key: ActorKey, revision: int, rows: Iterable[tuple[Any, ...]]) -> dict[str, bytes]:
@@ -257,26 +284,36 @@ def write_time(time: datetime) -> int:
 
 
 def write_release(release: Release) -> dict[str, Any]:
-    """Return the columns of a release: ``applied``, ``checksums``, ``build`` and ``seen_at``."""
+    """Return the columns of a release that is seen now: ``applied``, ``checksums``, ``build`` and ``seen_at``."""
     sums = {str(_version.unpack(version)): checksum for version, checksum in sorted(release.checksums.items())}
     return {
         "applied": write_set(release.applied),
         "checksums": orjson.dumps(sums).decode(),
         "build": release.build,
-        "seen_at": write_time(release.seen_at),
+        "seen_at": write_time(datetime.now(UTC)),
     }
 
 
 def read_release(actor_type: str, applied: Any, checksums: Any, build: Any, seen_at: Any) -> Release:
-    """Return a release that `write_release` wrote."""
-    what = f"a release of {actor_type}"
+    """Return a release that `write_release` wrote; of one whose set can be read, what can't be is unknown.
+
+    The set alone decides whether a node may start.
+    """
+    try:
+        seen = read_set(None, applied)
+    except CorruptStateError as error:
+        raise CorruptStateError(None, f"a release of {actor_type} is unreadable: {error.reason}") from error
     try:
         sums = {_version.pack(_version.parse(name)): checksum for name, checksum in orjson.loads(checksums).items()}
-        if not {*map(type, sums.values())} <= {int} or not isinstance(build, str | None):
-            raise TypeError("a checksum is no integer, or the build no text")
-    except (ValueError, TypeError, AttributeError, InvalidVersionError) as error:
-        raise CorruptStateError(None, f"{what} is unreadable ({error})") from error
-    return Release(read_set(None, applied), sums, build, _read_moment(None, f"when {what} was seen", seen_at))
+        if not {*map(type, sums.values())} <= {int}:
+            raise TypeError("a checksum is no integer")
+    except (ValueError, TypeError, AttributeError, InvalidVersionError):
+        sums = {}
+    try:
+        moment = _read_moment(None, "when it was seen", seen_at)
+    except CorruptStateError:
+        moment = EPOCH
+    return Release(seen, sums, _or_none(build), moment)
 
 
 def write_set(applied: AppliedSet) -> str:

@@ -30,7 +30,8 @@ class Release(NamedTuple):
         applied: The set of its versions, the baseline as its floor.
         checksums: Version, packed, to checksum of its function; those without source are left out.
         build: Of the node that had it last.
-        seen_at: When that one registered, aware UTC.
+        seen_at: When that one registered, aware UTC: by the store's clock, which is read as the release is recorded,
+            whatever the ruling says.
     """
 
     applied: AppliedSet
@@ -169,7 +170,7 @@ class Ruled(NamedTuple):
     Attributes:
         answer: For who asked for it.
         policies: Type to its write version from now on, packed, None for none: with each the epoch rises by one.
-        releases: Type and release, to be recorded in place of one with the same applied set.
+        releases: Type and release, to be recorded now, in place of one with the same applied set.
     """
 
     answer: Any

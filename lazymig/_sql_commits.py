@@ -25,11 +25,17 @@ def looks_brief(commit: Commit) -> bool:
     return len(sizes) <= BRIEF_STATES and sum(sizes) <= BRIEF_BYTES and not commit.entries
 
 
+def puts_nothing(commit: Commit) -> bool:
+    """Tell whether there may be nothing left of the actor afterwards, but its revision."""
+    has_base = commit.base is not None and commit.base.applied is not None
+    return not has_base and not any(put is not None for put in (*commit.writes.values(), *commit.entries.values()))
+
+
 def store(dealing: Dealing, commit: Commit, lineage: Lineage) -> Operation[Committed]:
     """Store what it says."""
     stamp = yield from lineage.columns(commit.key.type, commit.stamp)
     of = {**of_lock(commit.key, commit.fence), **stamp, "revision": commit.revision, "keep": not commit.release}
-    of["epoch"] = commit.epoch
+    of |= {"epoch": commit.epoch, "puts_nothing": puts_nothing(commit)}
     entries = None
     if commit.marks is not None:
         of |= {"converting": commit.marks.converting, "oldest": commit.marks.oldest}

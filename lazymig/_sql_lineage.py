@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from lazymig._sql_operations import Dialect, Operation
 
 UNSTAMPED = 0
-"""Names, in an actor's row, the set of one that is stored without migration-info; one that was never stored has NULL:
-so actors are counted by an index alone."""
+"""Names, in an actor's row, the set of one that is stored without migration-info; one of which nothing is stored has
+NULL: so actors are counted by an index alone."""
 
 NONE = (None, UNSTAMPED)
 

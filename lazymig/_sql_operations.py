@@ -153,7 +153,8 @@ class Dealing(Protocol):
         """Store stamp and states, unless fence, revision or epoch are not right.
 
         Args:
-            of: Actor, fence and stamp; ``revision`` before; ``epoch``; ``keep``, whether the lock is kept.
+            of: Actor, fence and stamp; ``revision`` before; ``epoch``; ``keep``, whether the lock is kept;
+                ``puts_nothing``, whether there may be nothing left of the actor, and so no stamp and no mark.
             writes: Name to value; None removes the state.
         """
         ...

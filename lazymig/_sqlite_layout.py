@@ -1,7 +1,7 @@
 """The layout of SQLite files.
 
-An actor's `lineage` says, too, whether it was ever stored: NULL until then, 0 without migration-info. So an index alone
-counts actors.
+An actor's `lineage` says, too, whether anything is stored of it: NULL if nothing is, 0 without migration-info. So an
+index alone counts actors.
 """
 
 from __future__ import annotations

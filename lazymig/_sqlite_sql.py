@@ -102,6 +102,14 @@ _COMMIT_AS_BEFORE = _COMMIT.replace("version = :version, lineage = :lineage, wri
 )
 """Where the stamp's sets stay: naming a column in SET costs an entry of each index that has it, changed or not."""
 
+_BLANK = """
+    UPDATE actor SET version = NULL, lineage = NULL, written_by = NULL, migrated_at = NULL, converting = 0
+    WHERE type = :type AND id = :id AND base_lineage IS NULL
+    AND NOT EXISTS (SELECT 1 FROM state WHERE type = :type AND id = :id)
+    AND NOT EXISTS (SELECT 1 FROM entry WHERE type = :type AND id = :id)
+"""
+"""Where nothing is left of an actor but its revision."""
+
 POLICY = "SELECT version, epoch FROM policy WHERE type = :type"
 
 _PUT_STATE = """
@@ -206,13 +214,15 @@ class SQLiteDealing:
                 yield trip((_REMOVE_STATE, actor | {"name": name}))
             else:
                 yield trip((_PUT_STATE, actor | {"name": name, "value": data}))
+        if blank := _blank(of):
+            yield trip(*blank)
         return int(rows[0][0])
 
     def commit_entries(
         self, of: Mapping[str, Any], writes: Mapping[str, bytes | None], entries: Sequence[EntryRow]
     ) -> Operation[Committed]:
         """See `Dealing.commit_entries`."""
-        revision = yield from self.commit(of, writes)
+        revision = yield from self.commit({**of, "puts_nothing": False}, writes)
         if not isinstance(revision, int):
             return revision
         actor = of["type"], of["id"]
@@ -224,7 +234,7 @@ class SQLiteDealing:
             yield Batch(((_PUT_ENTRY, {}),), rows=rest)
         if removed := [(*actor, name, key) for name, key, data, _ in entries if data is None]:
             yield Batch(((_REMOVE_ENTRY, {}),), rows=removed)
-        yield trip((_MARK, of))
+        yield trip((_MARK, of), *_blank(of))
         return revision
 
     def commit_base(
@@ -236,14 +246,18 @@ class SQLiteDealing:
     ) -> Operation[Committed]:
         """See `Dealing.commit_base`."""
         of = {**of, **base.columns}
-        revision = yield from self.commit(of, writes) if entries is None else self.commit_entries(of, writes, entries)
+        first = {**of, "puts_nothing": False}
+        if entries is None:
+            revision = yield from self.commit(first, writes)
+        else:
+            revision = yield from self.commit_entries(first, writes, entries)
         if not isinstance(revision, int):
             return revision
         actor = {"type": of["type"], "id": of["id"]}
         dropped = [(_DROP, actor | {"name": name}) for name in base.dropped]
         kept = [(_KEEP, actor | {"name": name, "value": data}) for name, data in base.kept.items()]
         changes = [(_DROP_ALL, actor)] if base.columns["base_lineage"] is None else [*dropped, *kept]
-        yield trip((_SET_BASE, of), *changes)
+        yield trip((_SET_BASE, of), *changes, *_blank(of))
         return revision
 
     def read(self, of: Mapping[str, Any]) -> Operation[Found | None]:
@@ -282,6 +296,10 @@ class SQLiteDealing:
             (rows,) = yield trip((_RELEASE, lock))
             if rows and rows[0][0] == 0:
                 yield trip((_FORGET_UNSTORED, lock))
+
+
+def _blank(of: Mapping[str, Any]) -> list[Statement]:
+    return [(_BLANK, of)] if of["puts_nothing"] else []
 
 
 def _more(of: Mapping[str, Any], epoch: Any, base: Any) -> list[Statement]:

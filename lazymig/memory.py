@@ -13,7 +13,7 @@ from lazymig._entries import Count, Page
 from lazymig._memory_post import MemoryPost, Registered
 from lazymig._memory_rows import Row, Table
 from lazymig._memory_rulings import MemoryRulings
-from lazymig._records import ActorKey, Claim, Held, StoredActor
+from lazymig._records import NO_MARKS, ActorKey, Claim, Held, StoredActor
 from lazymig.errors import LeaseLostError, StoreClosedError
 
 if TYPE_CHECKING:
@@ -155,6 +155,8 @@ class MemoryStore:
             row.marks = commit.marks if row.has_entries else commit.marks._replace(oldest=None)
         if commit.base is not None:
             row.change_base(commit.base)
+        if row.is_blank:
+            row.stamp, row.marks = None, NO_MARKS
         if commit.release:
             row.fence = None
         return row.revision
@@ -217,8 +219,7 @@ class MemoryStore:
     async def census(self, actor_type: str) -> Mapping[AppliedSet | None, int]:
         """See `Store.census`."""
         self._check_open()
-        stamps = (self._rows[key].stamp for key in self._known() if key.type == actor_type)
-        return Counter(None if stamp is None else stamp.applied for stamp in stamps)
+        return self._rulings.census(actor_type)
 
     async def stragglers(
         self, actor_type: str, sets: frozenset[AppliedSet | None], *, after: str = "", limit: int = 500
@@ -235,7 +236,7 @@ class MemoryStore:
     async def types(self) -> Sequence[str]:
         """See `Store.types`."""
         self._check_open()
-        return sorted({key.type for key in self._known()})
+        return sorted({key.type for key in self._known() if not self._rows[key].is_blank})
 
     async def insert(self, actor_type: str, state: str, rows: Sequence[tuple[str, bytes]]) -> frozenset[str]:
         """See `Store.insert`."""

@@ -18,6 +18,7 @@ import threading
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -25,8 +26,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from lazymig import _postgres_sql as sql
 from lazymig._postgres_dealing import dialect
-from lazymig._postgres_driver import CONNECT_SECONDS, CONNECTING, Driver, hang_up, is_quiet
-from lazymig._postgres_errors import translate
+from lazymig._postgres_driver import CONNECT_SECONDS, CONNECTING, PAUSES, Driver, hang_up, is_quiet
+from lazymig._postgres_errors import IN_THE_WAY, in_use, translate
 from lazymig._postgres_functions import FUNCTIONS
 from lazymig._postgres_post_sql import LISTEN, post_dialect
 from lazymig._postgres_ruling_sql import ruling_dialect
@@ -49,9 +50,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LOCK_TRIES = 20
-"""How often the table of nodes is asked for: each time whoever claims or commits waits behind it a moment at most."""
-
 EXCLUDE_SECONDS = 10.0
 """How long a ruling tries again that others were in the way of, as whoever reads a policy is when it is changed."""
 
@@ -68,8 +66,6 @@ _WRONG_OPTION = re.compile(
 """What libpq says of the options' values, once it connects."""
 
 _PORTS = re.compile(r"[0-9,]*")
-
-_IN_THE_WAY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 
 _Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -208,19 +204,24 @@ class PostgresConnection:
         begin = partial(_locked, lock, operation, wait=sql.LOCK_IN_TURN)
         clock = asyncio.get_running_loop().time
         deadline = clock() + EXCLUDE_SECONDS
+        pauses = chain(PAUSES, repeat(PAUSES[-1]))
         while True:
             try:
                 return await self.run(begin, writes=writes, durable=durable)
             except StoreUnavailableError as error:  # unless it was in the way, it may have been done
-                if clock() > deadline or not isinstance(error.__cause__, _IN_THE_WAY):
-                    raise
+                left = deadline - clock()
+                if left < 0 or not isinstance(error.__cause__, IN_THE_WAY):
+                    raise in_use(error, self.name, self._place.schema, EXCLUDE_SECONDS) from error.__cause__
+            await asyncio.sleep(min(next(pauses), left))
 
     async def forget(self, operation: Callable[[], Operation[T]]) -> T:
         """See `Connection.forget`: the table of nodes is locked for a moment, which every claim and commit reads."""
         lock = sql.in_schema(sql.LOCK_NODES, self._place.schema)
-        for _ in range(LOCK_TRIES):
-            with suppress(StoreUnavailableError):
+        for pause in PAUSES:
+            try:
                 return await self.run(partial(_locked, lock, operation), durable=True)
+            except StoreUnavailableError as error:
+                await asyncio.sleep(pause if isinstance(error.__cause__, IN_THE_WAY) else 0.0)
         return await self.run(partial(_locked, lock, operation), durable=True)
 
     def now(self) -> float | None:

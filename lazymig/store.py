@@ -266,6 +266,9 @@ class Store(Protocol):
     async def commit(self, commit: Commit) -> int | WritePolicy:
         """Store states, entries, base and stamp together, and release the lock if the commit says so.
 
+        Must leave neither stamp nor marks where no state, no entry and no base is left: such an actor is counted
+        nowhere until something is stored of it again. `read` and `scan` still return it, and its revision goes on.
+
         Returns:
             The new revision; or the type's write policy if its epoch is not the commit's: then nothing was stored, and
             fence and revision may be wrong, too.
@@ -319,7 +322,10 @@ class Store(Protocol):
         ...
 
     async def census(self, actor_type: str) -> Mapping[AppliedSet | None, int]:
-        """Count a type's stored actors by applied set; None stands for those without migration-info."""
+        """Count a type's stored actors by applied set; None stands for those without migration-info.
+
+        An actor counts, here and in rulings, while a state, an entry or a base is stored of it.
+        """
         ...
 
     async def stragglers(

@@ -151,7 +151,11 @@ def test_a_schema_is_put_into_every_statement_and_nothing_else_is() -> None:
     statements = asdict(dialect("mine"))
     statements |= vars(statements.pop("dealing"))
     assert statements.pop("end") == END
-    assert len(statements) == len(STATEMENTS) + len(FUNCTIONS) + len(["entries", "entries_backwards", "read", "scan"])
+    for name in ("_commit", "_commit_entries", "_commit_base"):
+        statements[name], statements[f"{name} and blank"] = statements[name]
+        assert '"mine".blank(' in statements[f"{name} and blank"]
+    readings = ["entries", "entries_backwards", "read", "scan"]
+    assert len(statements) == len(STATEMENTS) + len(FUNCTIONS) - len(["blank"]) + len(readings) + 3
     of_rulings = asdict(ruling_dialect("mine"))
     ((straggling, _),) = of_rulings.pop("stragglers")({}, [])
     assert of_rulings.pop("numbers") is list

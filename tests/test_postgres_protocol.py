@@ -297,7 +297,7 @@ async def test_a_stale_commit_that_writes_a_row_on_the_way_stores_no_state(url: 
 async def test_an_applied_set_longer_than_an_index_takes_is_kept(store: Store) -> None:
     applied = AppliedSet([pack(parse(f"{major}.{minor}.1234")) for major in range(1, 40) for minor in range(100)])
     await store.claim(KEY, Fence("n1", 1))
-    await store.commit(Commit(KEY, Fence("n1", 1), 0, Stamp(applied, applied), {}))
+    await store.commit(Commit(KEY, Fence("n1", 1), 0, Stamp(applied, applied), {"main": b"1"}))
 
     assert await store.census("Car") == {applied: 1}
 

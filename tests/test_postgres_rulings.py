@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lazymig import open_store
+from lazymig import open_store, rollout
 from lazymig import postgres as opening
 from lazymig._bases import NO_POLICY, BaseWrite, Kept, WritePolicy
 from lazymig._records import ActorKey, Claim, Commit, Fence, NodeRecord
@@ -89,7 +90,7 @@ async def test_a_commit_that_comes_during_a_change_is_told_it(
 async def test_a_change_that_never_gets_its_lock_is_given_up_and_nothing_was_changed(
     url: str, store: Store, beside: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "EXCLUDE_SECONDS", 0.3)
+    monkeypatch.setattr(opening, "EXCLUDE_SECONDS", 1.0)
     beside.execute("BEGIN")
     beside.execute(in_(url, "SELECT * FROM lazymig.policy"))
     made = []
@@ -99,9 +100,18 @@ async def test_a_change_that_never_gets_its_lock_is_given_up_and_nothing_was_cha
         yield AskType("Car")
         return Ruled(None, {"Car": 5})
 
-    with pytest.raises(StoreUnavailableError, match="lock timeout"):
+    schema = postgres.schema_of(url)
+    with pytest.raises(StoreUnavailableError, match=r"lock timeout.*nothing was changed") as failed:
         await store.rule(ruling, is_change=True)
-    assert len(made) == 2, "anew for each try"
+    assert failed.value.is_unchanged
+    assert f"the table {schema}.policy" in str(failed.value)
+    assert f"--exclude-table={schema}.policy" in str(failed.value)
+    assert pickle.loads(pickle.dumps(failed.value)).is_unchanged
+    assert 2 <= len(made) <= 4, "anew for each try, with pauses in which commits go on"
+    gate = await rollout.pin(store, "Car", "0.0.0")
+    assert [reason.code for reason in gate.reasons] == ["store_failed"]
+    assert "nothing was changed" in gate.reasons[0].text
+    assert "unknown" not in gate.reasons[0].text
     assert await store.rule(ruling) is None, "who only asks is not in the way of who only reads"
     beside.execute("COMMIT")
     assert (await facts(store)).policy == NO_POLICY

@@ -10,9 +10,11 @@ class StoreError(LazymigError):
 
     Attributes:
         retryable: Whether trying the same again can help.
+        is_unchanged: Whether it is certain that nothing was changed.
     """
 
     retryable = False
+    is_unchanged = False
 
 
 class StoreUnavailableError(StoreError):

@@ -140,7 +140,8 @@ async def ask(
     try:
         gate: Gate = await store.rule(make, is_change=is_change)
     except StoreError as error:
-        return _not_asked(asked, f"{error}{unknown_change(name) * is_change}")
+        is_unknown = is_change and not error.is_unchanged
+        return _not_asked(asked, f"{error}{unknown_change(name) * is_unknown}")
     except CorruptStateError as error:
         unchanged = " Nothing was changed." * is_change
         return asked.gate([Reason("corrupt", f"{unreadable(name, error)}{unchanged}")])

@@ -177,11 +177,21 @@ class EntrySuite(EntryPageSuite):
 
     async def test_no_oldest_is_kept_when_no_entry_is_left(self, store: Store) -> None:
         await fill(store, {("log", "a"): entry("a"), ("other", "a"): entry("a")}, Marks(5, 4))
-        await store.commit(change(1, {("log", "a"): None}, Marks(5, 4)))
+        await store.commit(change(1, {("log", "a"): None}, Marks(5, 4))._replace(writes={"main": b"1"}))
         assert await seen_by_all(store) == [Marks(5, 4)] * 3
         await store.commit(change(2, {("other", "a"): None}, Marks(5, 4)))
         assert await seen_by_all(store) == [Marks(5, None)] * 3
         await store.commit(change(3, {}, Marks(0, 4)))
+
+        assert await seen_by_all(store) == [NO_MARKS] * 3
+
+    async def test_an_actor_of_which_nothing_is_left_has_no_marks(self, store: Store) -> None:
+        await fill(store, {("log", "a"): entry("a")}, Marks(5, 4))
+        await store.commit(change(1, {("log", "a"): None, ("log", "b"): entry("b")}, Marks(5, 4)))
+        assert await seen_by_all(store) == [Marks(5, 4)] * 3
+        await store.commit(change(2, {("log", "b"): None}, Marks(5, 4)))
+        assert await seen_by_all(store) == [NO_MARKS] * 3
+        await store.commit(change(3, {}, Marks(5, 4)))
 
         assert await seen_by_all(store) == [NO_MARKS] * 3
 
