@@ -58,6 +58,7 @@ async def commit(  # noqa: PLR0913  (named, all but four)
             if await lease.commit(writes, lease.stamp, release=release, entries=put, marks=marks):
                 await _note_stored(holding, lease, writes, put, release=release)
                 return
+            continue
         try:
             await commit_once(holding, lease, writes, put, release=release)
         except PolicyChangedError:

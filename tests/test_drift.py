@@ -193,8 +193,8 @@ async def test_loading_alone_by_older_software_is_drift_too(store: Store) -> Non
     assert await load(store, new) == {"owner": "bob", "driver": "bob"}
 
 
-async def test_a_late_migration_that_the_last_writer_lacked_is_reconciled(store: Store) -> None:
-    """Both support 1.1.0: only the set tells that one of them lacks the hotfix."""
+def hotfix_releases() -> tuple[Suite, Suite]:
+    """Return two releases that both support 1.1.0: only the set tells that one of them lacks the hotfix."""
     suite = Suite("fleet")
     car = suite.actor_type("Wallet", state="wallet")
     hotfixed = Suite("fleet")
@@ -212,9 +212,26 @@ async def test_a_late_migration_that_the_last_writer_lacked_is_reconciled(store:
             migration = kind.migration(version, late=late)(positive if late else nothing)
             if late:
                 migration.reconcile(positive)
+    return suite, hotfixed
+
+
+async def test_a_late_migration_that_the_last_writer_lacked_is_reconciled(store: Store) -> None:
+    suite, hotfixed = hotfix_releases()
     await save(store, suite, n=0)  # its release is known: it may start again beside the hotfix
     await save(store, hotfixed, n=1)
     await save(store, suite, n=-5)
+
+    assert await load(store, hotfixed) == {"n": 5}
+
+
+async def test_a_late_migration_is_reconciled_where_the_last_writer_only_loaded_the_actor(store: Store) -> None:
+    suite, hotfixed = hotfix_releases()
+    await save(store, suite, n=0)
+    await save(store, hotfixed, n=1)
+    async with held(store, suite) as activation:
+        value: Any = await activation.state().load()
+        value["n"] = -5
+        await activation.persist()
 
     assert await load(store, hotfixed) == {"n": 5}
 
@@ -271,3 +288,17 @@ async def test_drift_under_a_pin_keeps_the_states_as_older_software_stored_them(
     assert await load(store, new) == {"owner": "ann", "driver": "carl", "velocity": 3}
 
     assert await value_of(store) == {"owner": "ann", "velocity": 3}
+
+
+async def test_drift_is_not_forgotten_by_a_store_after_load_alone_under_a_pin(store: Store) -> None:
+    old, new, _ = releases()
+    new.actor_types["Wallet"].migrations[1].downgrade = lambda state, context: state.pop("driver") and None
+    await save(store, new, owner="ann", driver="carl")
+    await save(store, old, owner="bob")
+    await write_at(store, "1.0.0")
+    async with held(store, new) as activation:
+        value: Any = await activation.state().load()
+        value["velocity"] = 1
+        await activation.persist()
+
+    assert await load(store, new) == {"owner": "bob", "driver": "bob", "velocity": 1}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from lazymig import Activation, Node, Suite, errors
+from lazymig import Activation, Node, Suite, errors, rollout
 from lazymig._entries import Range
 from lazymig._records import ActorKey
 from lazymig._version import unpack
@@ -186,3 +186,33 @@ async def test_a_down_of_entries_that_raises_stores_nothing(store: Store) -> Non
             await activation.persist()
 
     assert await store.read(KEY) is None
+
+
+async def test_entries_read_before_a_pin_that_came_meanwhile_are_not_stored_again(store: Store) -> None:
+    new, old = make_suite(), release(make_suite(), "1.0.0")
+    async with up(store, old) as activation:
+        await activation.table("log").put("a", {"message": "a: b", "only": "old"})
+        await activation.persist()
+    async with up(store, new) as activation:
+        assert await activation.table("log").get("a") == {"level": "a", "text": "b"}
+        await write_at(store, "1.0.0", "Log")
+        await activation.table("log").put("b", {"level": "c", "text": "d"})
+        await activation.persist()
+
+    assert await stored(store) == {
+        "a": ({"message": "a: b", "only": "old"}, "1.0.0"), "b": ({"message": "c: d"}, "1.0.0")
+    }  # fmt: skip
+
+
+async def test_older_software_can_take_over_actors_that_have_entries_only(store: Store) -> None:
+    new, old = make_suite(), release(make_suite(), "1.0.0")
+    async with Node(store, [old], drain_on_sigterm=False), Node(store, [new], drain_on_sigterm=False) as node:
+        assert (await rollout.pin(store, "Log", "1.0.0")).allowed
+        async with node.activate("Log", "a") as activation:
+            await activation.table("log").put("a", {"level": "info", "text": "one"})
+            await activation.persist()
+        gate = await rollout.gate_roll_back(store, "Log", "1.0.0")
+        assert gate.allowed, gate.reasons
+
+    async with Node(store, [old]) as node, node.activate("Log", "a") as activation:
+        assert await activation.table("log").get("a") == {"message": "info: one"}

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lazymig import Suite, errors
+from lazymig import Node, Suite, errors, rollout
 from lazymig.testing.releases import release
-from tests.wallets import base_of, held, load, save, value_of, write_at
+from tests.wallets import Wallets, base_of, held, load, save, value_of, version_of, write_at
 
 if TYPE_CHECKING:
     from lazymig.store import Store
+
+EUR = {"amount": 7, "currency": "EUR"}
 
 
 class Moves:
@@ -108,3 +110,88 @@ async def test_a_down_writes_no_entries(store: Store) -> None:
         await activation.state().migrate_and_load(default={"n": 1})
         with pytest.raises(errors.LazymigError, match="writes to a table"):
             await activation.persist()
+
+
+async def test_states_left_by_a_clear_of_the_main_state_stay_readable_for_older_software(store: Store) -> None:
+    wallets = Wallets()
+    new, old = wallets.release("2.0.0"), wallets.release("1.1.0")
+    await write_at(store, "1.1.0")
+    async with held(store, new) as activation:
+        await activation.state().migrate_and_load(default={"money": EUR, "name": "ann"})
+        await activation.state("other").migrate_and_load(default=1)
+        await activation.persist()
+        await activation.state().clear()
+
+    assert await version_of(store) == "1.1.0"
+    async with held(store, old) as activation:
+        assert await activation.state("other").migrate_and_load() == 1
+
+
+async def test_another_state_that_newer_software_stores_without_a_main_state_is_named_by_the_gate_of_rolling_back(
+    store: Store,
+) -> None:
+    """Nothing brings it down, so it gets the stamp of the newer software although the type is written below."""
+    wallets = Wallets()
+    new, old = wallets.release("2.0.0"), wallets.release("1.1.0")
+    async with Node(store, [old], drain_on_sigterm=False) as older, Node(store, [new], drain_on_sigterm=False) as newer:
+        assert (await rollout.pin(store, "Wallet", "1.1.0")).allowed
+        async with newer.activate("Wallet", "w") as activation:
+            await activation.state("other").migrate_and_load(default=1)
+            await activation.persist()
+
+        assert await version_of(store) == "2.0.0"
+        async with older.activate("Wallet", "w") as activation:
+            with pytest.raises(errors.NewerStateError):
+                await activation.state("other").migrate_and_load()
+        (reason,) = (await rollout.gate_roll_back(store, "Wallet", "1.1.0")).reasons
+        assert (reason.code, reason.count, reason.actors) == ("actors_newer", 1, ("w",))
+
+
+def make_inferring(*, from_schema: bool = False) -> Suite:
+    """Return a suite that infers 2.0.0 of wallets with money; or what they say themselves."""
+
+    def infer(value: Any) -> str:
+        if from_schema:
+            return str(value["schema"])
+        return "2.0.0" if "money" in value else "1.0.0"
+
+    suite = Suite("s")
+    wallet = suite.actor_type("Wallet", state="wallet", infer_version=infer)
+
+    @wallet.migration("1.0.0")
+    def begin(state: Any, context: Any) -> None:
+        pass
+
+    @wallet.migration("2.0.0")
+    def money(state: Any, context: Any) -> None:
+        state["money"] = {"amount": state.pop("amount"), "currency": "USD"}
+
+    @money.down
+    def amount(state: Any, context: Any) -> None:
+        state["amount"] = state.pop("money")["amount"]
+
+    return suite
+
+
+async def test_a_version_inferred_above_the_write_version_is_brought_down_and_kept(store: Store) -> None:
+    await store.insert("Wallet", "wallet", [("w", b'{"money":{"amount":7,"currency":"EUR"}}')])
+    await write_at(store, "1.0.0")
+
+    for _ in range(2):
+        assert await load(store, make_inferring()) == {"money": EUR}
+        assert (await value_of(store), await version_of(store)) == ({"amount": 7}, "1.0.0")
+        assert await base_of(store) == {"wallet": {"money": EUR}}
+
+
+async def test_a_version_inferred_above_the_write_version_is_brought_down_after_load_alone(store: Store) -> None:
+    suite = make_inferring(from_schema=True)
+    await store.insert("Wallet", "wallet", [("w", b'{"schema":"2.0.0","money":{"amount":7,"currency":"EUR"}}')])
+    await write_at(store, "1.0.0")
+    async with held(store, suite) as activation:
+        value: Any = await activation.state().load()
+        value["n"] = 1
+        await activation.persist()
+
+    assert await value_of(store) == {"schema": "2.0.0", "amount": 7, "n": 1}
+    assert await version_of(store) == "1.0.0"
+    assert await load(store, suite) == {"schema": "2.0.0", "money": EUR, "n": 1}
