@@ -219,9 +219,9 @@ class Fleet:
 
     async def _store_other(self, release: str, activation: Activation, *, is_up: bool = True) -> None:
         self._number += 1
-        activation.state("other").value = number = self._number
-        await activation.state("other").persist()
-        account = self._account(activation)
+        other, account = activation.state("other"), self._account(activation)
+        other.value = number = self._number
+        await other.persist()
         account.other = number
         account.note_other(self._registered(release), await self._read(activation.key.id), is_up=is_up)
 
@@ -271,8 +271,7 @@ class Fleet:
     async def _enter(self, release: str, actor: str, *, is_loaded: bool) -> None:
         if self._is_open(actor):
             return
-        stack = AsyncExitStack()
-        node, _ = self._nodes[release]
+        stack, node = AsyncExitStack(), self._nodes[release][0]
         try:
             activation = await stack.enter_async_context(node.activate(self._type, actor, wait_seconds=0))
             other = activation.state("other")

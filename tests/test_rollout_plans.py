@@ -81,7 +81,7 @@ async def run(kind: str, folder: Path, seeds: range) -> None:
                         raise
                     done += fleet.done
     print(dict(done))
-    for what in {*KINDS, "refused"} - {"open loaded", "restart", "stop"}  # counted as "open", or not at all:
+    for what in {*KINDS, "refused"} - {"open loaded", "restart", "stop"}:  # counted as "open", or not at all
         assert done[what], f"no plan has done {what!r}: {done}"
 
 
