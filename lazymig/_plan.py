@@ -31,8 +31,8 @@ Where a write version is set, or older software stored last:
 |---------------------------------|------------------------------------------------------------------------------|
 | type is written at a version    | NewerStateError, on every path: this software stores nothing of it           |
 | above the supported one         |                                                                              |
-| base is current, and has what   | the base is taken in place of the states; what it lacks runs on it           |
-| the stamp lacks                 |                                                                              |
+| base is current, and has what   | the base is taken in place of the states; what it lacks runs on it; what it  |
+| the stamp lacks                 | has and the last writer lacked, who took it too, is reconciled with itself   |
 | has a base, and the last writer | what the stamp lacks runs; what base has and writer or stamp lack is         |
 | or the stamp lacks what it has  | reconciled, in order; a main state that older software created gets it anew  |
 | base is of a newer minor, and   | as stored by the last writer, brought up as above; that base stays, and what |
@@ -185,7 +185,7 @@ def _decide_main(chain: Chain, found: Found, key: ActorKey | None) -> Plan | Act
     if late := [step.version for step in steps if step.packed < known.highest and not step.late]:
         return LateMigrationError(key, _version.unpack(known.highest), late)
     after = known.union(AppliedSet(step.packed for step in steps)) if steps else known
-    lacked = () if taken is not None else _lacked(chain, found)
+    lacked = _lacked(chain, found, is_taken=taken is not None)
     if has_newer_base(chain, found) and (steps or lacked or has_to_lower(chain, found, after)):
         return newer_base(chain, found, key)
     is_taken = taken is not None
@@ -266,8 +266,11 @@ def stored_set(chain: Chain, found: Found, applied: AppliedSet, *, takes_base: b
     return applied.up_to(found.write_version or 0)
 
 
-def _lacked(chain: Chain, found: Found) -> tuple[Migration, ...]:
-    """Return the migrations that the base has, and that the last writer, or the stamp, lacked."""
+def _lacked(chain: Chain, found: Found, *, is_taken: bool) -> tuple[Migration, ...]:
+    """Return the migrations that the base has, and that the last writer, or the stamp, lacked.
+
+    A base that is taken has what the stamp lacks; but software that lacks some of it may have taken and stored it, too.
+    """
     base, stamp = found.base, found.stamp
     if base is None:
         return ()
@@ -275,7 +278,8 @@ def _lacked(chain: Chain, found: Found) -> tuple[Migration, ...]:
     return tuple(
         step
         for step in chain.migrations
-        if base.applied.has(step.packed) and not (writer.has(step.packed) and found.applied.has(step.packed))
+        if base.applied.has(step.packed)
+        and not (writer.has(step.packed) and (is_taken or found.applied.has(step.packed)))
     )
 
 

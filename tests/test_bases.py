@@ -151,11 +151,8 @@ async def test_a_release_between_brings_down_what_the_newest_stored_and_nothing_
     _, driver_is_owner, initial = new.actor_types["Wallet"].migrations
     dropped = {"driver_is_owner": "driver", "initial": "initial"}
 
-    def drop(name: str) -> Any:
-        return lambda state, context: {key: value for key, value in state.items() if key != name}
-
     for migration in (driver_is_owner, initial, *middle.actor_types["Wallet"].migrations[1:]):
-        migration.downgrade = drop(dropped[migration.name])
+        migration.downgrade = test_drift.drop(dropped[migration.name])
     await save(store, new, owner="ann", driver="carl", initial="X")
     await write_at(store, "1.0.0")
 

@@ -50,6 +50,11 @@ def releases(*, repairs: bool = True) -> tuple[Suite, Suite, Suite]:
     return release(suite, "1.0.0"), release(suite, "1.1.0"), suite
 
 
+def drop(name: str) -> Any:
+    """Return a way down that drops a field."""
+    return lambda state, context: {key: value for key, value in state.items() if key != name}
+
+
 async def test_an_owner_changed_by_older_software_ends_with_the_driver_in_step(store: Store) -> None:
     old, new, _ = releases()
     await save(store, new, owner="ann", driver="ann")
@@ -302,3 +307,32 @@ async def test_drift_is_not_forgotten_by_a_store_after_load_alone_under_a_pin(st
         await activation.persist()
 
     assert await load(store, new) == {"owner": "bob", "driver": "bob", "velocity": 1}
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "1.2.0"])
+async def test_drift_of_a_release_between_that_took_the_base_of_a_newer_one_is_reconciled(
+    store: Store, version: str
+) -> None:
+    _, middle, new = releases()
+    for migration in (*middle.actor_types["Wallet"].migrations[1:], *new.actor_types["Wallet"].migrations[1:]):
+        name = "driver" if migration.name == "driver_is_owner" else "initial"
+        migration.downgrade = drop(name)
+    await write_at(store, "1.0.0")
+    await save(store, new, owner="ann", driver="carl", initial="c")
+    await save(store, middle, owner="bob", driver="bob")
+    await write_at(store, version)
+
+    assert await load(store, new) == {"owner": "bob", "driver": "bob", "initial": "b"}
+
+
+async def test_a_late_migration_is_reconciled_where_the_last_writer_took_a_base_that_has_it(store: Store) -> None:
+    suite, hotfixed = hotfix_releases()
+    for kind in (suite, hotfixed):
+        for migration in kind.actor_types["Wallet"].migrations:
+            migration.downgrade = drop("nothing")
+    await write_at(store, "1.0.0")
+    await save(store, suite, n=0)
+    await save(store, hotfixed, n=1)
+    await save(store, suite, n=-5)
+
+    assert await load(store, hotfixed) == {"n": 5}

@@ -309,7 +309,7 @@ async def test_a_base_of_a_newer_minor_is_taken_with_what_it_has_and_keeps_its_s
 
     assert await value_of(store) == {"amount": 7, "name": "bob", "notes": ["n"]}
     assert await load(store, newest) == {"money": EUR, "name": "bob", "notes": ["n"]}
-    assert wallets.ran == {"amount": 1}
+    assert wallets.ran == {"amount": 2, "same_notes": 1}  # what 2.0.0 stored of 2.1.0 may be out of step
 
 
 async def test_a_base_of_a_newer_major_is_neither_taken_nor_replaced(store: Store, wallets: Wallets) -> None:

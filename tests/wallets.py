@@ -24,23 +24,53 @@ if TYPE_CHECKING:
 KEY = ActorKey("Wallet", "w")
 
 
+def make_hot(state: Any, context: Any) -> None:
+    state["hot"] = True
+
+
+def cool_down(state: Any, context: Any) -> None:
+    state.pop("hot", None)
+
+
+def make_hot_again(state: Any, base: Any, context: Any) -> None:
+    state["hot"] = True
+
+
+def pay_money(entry: Any, context: Any) -> Any:
+    return {"money": entry["amount"]}
+
+
+def pay_amount(entry: Any, context: Any) -> Any:
+    return {"amount": entry["money"]}
+
+
 class Wallets:
     """A suite of four releases, and how often each of its functions ran.
 
     1.0.0 has ``{"amount": 5}``, 1.1.0 adds an owner's name, 2.0.0 makes it ``{"money": {"amount", "currency"}}`` with a
-    `down` that drops the currency, 2.1.0 adds notes.
+    `down` that drops the currency, 2.1.0 adds notes. Entries of "payments" have ``{"amount": 5}``, from 2.0.0 on
+    ``{"money": 5}``.
+
+    Args:
+        actor_type: Its actor type's name.
+        is_hotfixed: Whether it has 1.0.1, a late one: it adds ``{"hot": True}``.
     """
 
-    def __init__(self) -> None:  # noqa: C901  (a suite)
+    def __init__(self, actor_type: str = "Wallet", *, is_hotfixed: bool = False) -> None:  # noqa: C901  (a suite)
         self.ran: Counter[str] = Counter()
         self.suite = Suite("wallets")
-        wallet = self.suite.actor_type("Wallet", state="wallet", context_factory=lambda activation: activation)
+        wallet = self.suite.actor_type(actor_type, state="wallet", context_factory=lambda activation: activation)
         ran = self.ran
 
         @wallet.migration("1.0.0")
         def begin(state: Any, context: Any) -> None:
             ran["begin"] += 1
             state.setdefault("amount", 0)
+
+        if is_hotfixed:
+            hotfix = wallet.migration("1.0.1", late=True)(make_hot)
+            hotfix.down(cool_down)
+            hotfix.reconcile(make_hot_again)
 
         @wallet.migration("1.1.0")
         def name(state: Any, context: Any) -> None:
@@ -71,6 +101,8 @@ class Wallets:
         def same_currency(state: Any, base: Any, context: Any) -> None:
             ran["same_currency"] += 1
             state["money"]["currency"] = base["money"]["currency"]
+
+        money.entries("payments")(pay_money).down(pay_amount)
 
         @wallet.migration("2.1.0")
         def notes(state: Any, context: Any) -> None:
