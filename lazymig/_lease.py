@@ -131,7 +131,10 @@ class Lease:
         if base is None and not writes and self.base is not None and self.base.revision == self.revision:
             base = BaseWrite(self.base.applied, self.base.digest, is_current=True)  # the states are what they were
         epoch = self.policy.epoch
-        commit = Commit(self.key, self.fence, self.revision, stamp, writes, release, entries or {}, marks, epoch, base)
+        is_new = stamp is not None and (self.stamp is None or stamp.applied != self.stamp.applied)
+        commit = Commit(
+            self.key, self.fence, self.revision, stamp, writes, release, entries or {}, marks, epoch, base, is_new
+        )  # fmt: skip
         return await uncut(self._commit(commit))
 
     async def _commit(self, commit: Commit) -> bool:

@@ -220,6 +220,7 @@ class Chain:
         self.plans: dict[AppliedSet, Any] = {}
         self.entry_plans: dict[tuple[str, AppliedSet, int], Any] = {}
         self._known: dict[AppliedSet, bool] = {}
+        self._unions: dict[tuple[AppliedSet, AppliedSet], AppliedSet] = {}
         self._digests: dict[tuple[int, ...], int] = {}
         self._release: AppliedSet | None = None
 
@@ -317,6 +318,17 @@ class Chain:
         has = frozenset(applied.packed)
         first = bisect_left(self.migrations, applied.floor + 1, key=lambda migration: migration.packed)
         return tuple(migration for migration in self.migrations[first:] if migration.packed not in has)
+
+    def union(self, first: AppliedSet, second: AppliedSet) -> AppliedSet:
+        """Return what either has; a fleet has a few dozen applied sets."""
+        if first is second:
+            return first
+        found = self._unions.get((first, second))
+        if found is None:
+            if len(self._unions) >= _KEPT_PLANS:
+                self._unions.clear()
+            found = self._unions[first, second] = first if first == second else first.union(second)
+        return found
 
     def knows(self, applied: AppliedSet) -> bool:
         """Tell whether nothing was applied that is not registered, see `AppliedSet.covers`."""

@@ -335,6 +335,7 @@ class Commit(NamedTuple):
             left, `Marks.oldest` becomes None.
         epoch: Of the write policy that it was made for.
         base: How the base changes; None: it stays.
+        has_new_sets: Whether the stamp is known to have other sets than the stored one: it only saves time.
     """
 
     key: ActorKey
@@ -347,6 +348,7 @@ class Commit(NamedTuple):
     marks: Marks | None = None
     epoch: int = 0
     base: BaseWrite | None = None
+    has_new_sets: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ def _lowered(
         return _plan.newer_base(chain, found, key)
     written = found.write_version or 0
     if storing.creates_main:  # what the base gets has what this software knows
-        applied = _joined(chain.release, found.applied.up_to(written))
+        applied = chain.union(chain.release, found.applied.up_to(written))
     else:
         applied = _applied(chain, found, plan, storing)
     stored = _plan.stored_set(chain, found, applied, takes_base=storing.takes_base)
@@ -143,16 +143,11 @@ def _applied(chain: Chain, found: Found, plan: Plan | None, storing: Storing) ->
         return chain.release
     applied = found.applied
     if storing.held is not None:
-        applied = _joined(applied, storing.held)
+        applied = chain.union(applied, storing.held)
     if plan is not None:
-        applied = _joined(applied, plan.applied)
+        applied = chain.union(applied, plan.applied)
     is_own = storing.creates_main or (plan is not None and storing.puts and not storing.has_main)
-    return _joined(applied, chain.release) if is_own else applied
-
-
-def _joined(first: AppliedSet, second: AppliedSet) -> AppliedSet:
-    """Return what either has; mostly they are equal."""
-    return first if first is second or first == second else first.union(second)
+    return chain.union(applied, chain.release) if is_own else applied
 
 
 def stamp_after(chain: Chain, found: Found, plan: Plan | None, storing: Storing) -> Stamp | None:

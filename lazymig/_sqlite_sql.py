@@ -201,7 +201,8 @@ class SQLiteDealing:
 
     def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[Committed]:
         """See `Dealing.commit`."""
-        (rows,) = (yield trip((_COMMIT_AS_BEFORE, of))) if of["revision"] else [[]]
+        may_be_as_before = of["revision"] and not of["has_new_sets"]
+        (rows,) = (yield trip((_COMMIT_AS_BEFORE, of))) if may_be_as_before else [[]]
         if not rows:
             (rows,) = yield trip((_COMMIT, of))
         if not rows:

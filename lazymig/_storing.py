@@ -99,20 +99,20 @@ async def commit_once(  # noqa: PLR0913  (named, all but four)
     shape = holding.shape(plan, creates_main=creates_main, has_main=has_main, puts=puts)
     if isinstance(shape, ActivationError):
         raise shape
-    full = left(values, writes) if projected is None else projected
-    if shape.keep is _shapes.Keep.AS_IT_IS and values is lease.states:
-        base, low = None, full
-    elif _stays(holding, lease, shape, writes, plan):
-        base, low = None, lease.states
-    else:
-        low = await _low(holding, lease, shape, writes, full, is_projected=projected is not None)
-        base = _base_write(holding, lease, shape, writes, full, low)
-    writes = _changes(lease.states, low)
+    base = None
+    if shape.keep is not _shapes.Keep.AS_IT_IS or values is not lease.states:
+        full = left(values, writes) if projected is None else projected
+        if _stays(holding, lease, shape, writes, plan):
+            low: Mapping[str, bytes] = lease.states
+        else:
+            low = await _low(holding, lease, shape, writes, full, is_projected=projected is not None)
+            base = _base_write(holding, lease, shape, writes, full, low)
+        writes = _changes(lease.states, low)
+        is_base = shape.keep is _shapes.Keep.ALL or (holding.memory is not None and holding.memory.is_base)
+        holding.expect(None if full == low else full, shape.applied, is_base=is_base)
     if entries and holding.limit is not None:
         entries = await holding.activation.lowered_entries(entries, holding.limit)
     marks = _marks(holding, lease, shape.stamp, entries, oldest)
-    is_base = shape.keep is _shapes.Keep.ALL or (holding.memory is not None and holding.memory.is_base)
-    holding.expect(None if full == low else full, shape.applied, is_base=is_base)
     if not await lease.commit(writes, shape.stamp, release=release, entries=entries, marks=marks, base=base):
         raise PolicyChangedError
     holding.settle()

@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazymig import _storing, _upgrade
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from lazymig._holding import Holding
     from lazymig._lease import Lease
     from lazymig._migrations import Migration
+    from lazymig._plan import Plan
     from lazymig._running import Staged
     from lazymig._telling import Telling
     from lazymig.activation import Activation
@@ -61,21 +61,25 @@ class Upbringing:
         holding: What it has of the stored actor; its turn is held.
         states: Its handles.
         lease: The actor's lock.
+        plan: What is to be done.
         telling: Told of it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  (the activation's parts)
         self,
         activation: Activation,
         holding: Holding,
         states: Mapping[str, State[Any]],
         lease: Lease,
+        plan: Plan,
         telling: Telling,
     ) -> None:
         self._activation = activation
         self._holding = holding
         self._states = states
         self._lease = lease
+        self._plan = plan
+        self._eager = holding.eager_tables()
         self._telling = telling
 
     async def run(self) -> None:
@@ -87,13 +91,13 @@ class Upbringing:
         before = dict(holding.values)
         kept = [(state, state.kept()) for state in self._states.values() if state.is_loaded]
         while holding.plan is None:
-            plan = holding.decide()
-            if isinstance(plan, ActivationError):
-                raise plan
-            self._plan = plan
-            self._eager = holding.eager_tables()
-            with suppress(PolicyChangedError):
+            try:
                 await self._follow()
+            except PolicyChangedError:
+                plan = holding.decide()
+                if isinstance(plan, ActivationError):
+                    raise plan from None
+                self._plan, self._eager = plan, holding.eager_tables()
         values = holding.values
         for state, value in kept:
             if values.get(state.name) == before.get(state.name):
@@ -128,10 +132,12 @@ class Upbringing:
     async def _run(self) -> _Made:
         plan, holding = self._plan, self._holding
         chain, main, start = holding.type.chain, holding.type.state, holding.values_for(plan)
-        items = [step for step in chain.migrations if step in plan.steps or step in plan.reconciles]
+        items: Sequence[Migration] = plan.steps
+        if plan.reconciles:
+            items = [step for step in chain.migrations if step in plan.steps or step in plan.reconciles]
         if not items:
             return _Made({}, {}, is_migrated=plan.takes_base)
-        bases = await self._bases()
+        bases = await self._bases() if plan.reconciles else {}
         first = len(items)
         limit = holding.limit
         if limit is not None and holding.found().applied.highest <= limit and not plan.takes_base:
@@ -153,9 +159,11 @@ class Upbringing:
         finally:
             running.is_running = False
             RUNNING.reset(token)
-        tables = Tables(self._activation, holding, self._telling)
-        entries, *more = [await tables.bring_up(staged) for staged in running.staged]
+        entries, *more = running.staged
         high = more[0] if more else {}
+        if entries or high:
+            tables = Tables(self._activation, holding, self._telling)
+            entries, high = await tables.bring_up(entries), await tables.bring_up(high)
         is_migrated = first > 0 or plan.takes_base
         if plan.keeps_base:
             return _Made(writes, entries, projected, high, is_migrated, is_kept_by_nothing=not first)
