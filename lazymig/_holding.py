@@ -239,15 +239,17 @@ class Holding:
         self, plan: _plan.Plan | None = None, *, creates_main: bool, has_main: bool = True, puts: bool = True
     ) -> _shapes.Shape | ActivationError:
         """Return how the actor is stored, or why it isn't; by the plan that is followed, or was."""
+        known = plan or self.plan
         if plan is not None:
             base = None if self.lease is None or not plan.takes_base else self.lease.base
             held, is_base = None if base is None else base.applied, base is not None
         elif self.memory is not None:
             held, is_base = self.memory.applied, self.memory.is_base
+            known = known and known._replace(applied=held)  # what it says of an actor that had no main state is past
         else:
             held, is_base = None, False
         storing = _shapes.Storing(creates_main, has_main, puts, self.migrated_at, held, is_base)
-        return _shapes.shape(self.type.chain, self.found(), plan or self.plan, storing, self.key)
+        return _shapes.shape(self.type.chain, self.found(), known, storing, self.key)
 
     def forget_inferred(self) -> None:
         """Note that the main state is another one by now."""

@@ -96,6 +96,9 @@ def shape(
         return refusal
     applied = _applied(chain, found, plan, storing)
     if _plan.has_to_lower(chain, found, applied, takes_base=storing.takes_base):
+        if plan is None and found.is_current and storing.held is None and not storing.puts:
+            stamp = _stamp(chain, found, plan, storing, found.applied)  # else the base were out of date
+            return Shape(stamp, found.applied, Keep.AS_IT_IS, stays=True)
         if storing.has_main:
             return _lowered(chain, found, plan, storing, key)
         if not storing.puts:

@@ -69,6 +69,22 @@ async def test_a_base_stays_current_over_commits_of_entries_only(store: Store, w
     assert await load(store, new) == {"money": EUR, "name": "ann"}
 
 
+async def test_a_base_stays_current_over_entries_put_without_loading_after_a_pin_further_down(
+    store: Store, wallets: Wallets
+) -> None:
+    forget_reconciles(wallets.suite)
+    new = wallets.release("2.0.0")
+    await write_at(store, "1.1.0")
+    await save(store, new, money=EUR, name="ann")
+    await write_at(store, "1.0.0")
+
+    async with held(store, new) as activation:
+        await activation.table("log").put("k", 1)
+        await activation.persist()
+
+    assert await load(store, new) == {"money": EUR, "name": "ann"}
+
+
 async def test_commits_of_entries_only_run_no_down(store: Store, wallets: Wallets) -> None:
     new = wallets.release("2.0.0")
     await write_at(store, "1.1.0")

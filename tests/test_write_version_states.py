@@ -195,3 +195,19 @@ async def test_a_version_inferred_above_the_write_version_is_brought_down_after_
     assert await value_of(store) == {"schema": "2.0.0", "amount": 7, "n": 1}
     assert await version_of(store) == "1.0.0"
     assert await load(store, suite) == {"schema": "2.0.0", "money": EUR, "n": 1}
+
+
+async def test_the_base_of_a_main_state_that_was_created_twice_stored_has_what_its_creator_has(store: Store) -> None:
+    wallets = Wallets()
+    newest, new = wallets.suite, wallets.release("2.0.0")
+    async with held(store, newest) as activation:
+        await activation.state("other").migrate_and_load(default=1)
+        await activation.persist()
+    await write_at(store, "1.1.0")
+    async with held(store, new) as activation:
+        value: Any = await activation.state().migrate_and_load(default={"money": EUR, "name": "ann"})
+        await activation.persist()
+        value["name"] = "bob"
+        await activation.persist()
+
+    assert await load(store, newest) == {"money": EUR, "name": "bob", "notes": []}
