@@ -106,7 +106,7 @@ async def commit_once(  # noqa: PLR0913  (named, all but four)
             low: Mapping[str, bytes] = lease.states
         else:
             low = await _low(holding, lease, shape, writes, full, is_projected=projected is not None)
-            base = _base_write(holding, lease, shape, writes, full, low)
+            base = _base_write(holding, lease, shape, writes, full, low, anew=main if creates_main else None)
         writes = _changes(lease.states, low)
         is_base = shape.keep is _shapes.Keep.ALL or (holding.memory is not None and holding.memory.is_base)
         holding.expect(None if full == low else full, shape.applied, is_base=is_base)
@@ -175,8 +175,10 @@ def _base_write(  # noqa: PLR0913, PLR0917  (likewise)
     writes: _Writes,
     full: Mapping[str, bytes],
     low: Mapping[str, bytes],
+    *,
+    anew: str | None,
 ) -> BaseWrite | None:
-    """Return what becomes of the base."""
+    """Return what becomes of the base; a state that is created anew is not what newer software had."""
     before, chain = lease.base, holding.type.chain
     kept = {} if before is None else before.states
     if shape.keep is _shapes.Keep.NOTHING or not low:
@@ -190,7 +192,7 @@ def _base_write(  # noqa: PLR0913, PLR0917  (likewise)
         if has_come_up and not chain.knows(applied):  # what the base was kept for has been mended
             found = {name: Kept(lease.states.get(name)) for name in changed_names}
             return BaseWrite(applied, states={**dict.fromkeys(kept), **found})
-        first = {name: Kept(lease.states.get(name)) for name in changed_names if name not in kept}
+        first = {name: Kept(lease.states.get(name)) for name in changed_names if name not in kept or name == anew}
         applied, digest = (applied, 0) if before is None else (before.applied, before.digest)
         return BaseWrite(applied, digest, states=first) if first else None
     states = {name: Kept(full.get(name)) for name in {*full, *low}}

@@ -140,6 +140,23 @@ async def test_a_main_state_that_older_software_created_gets_what_it_lacks(store
     assert await base_of(store) is None
 
 
+async def test_a_main_state_that_older_software_cleared_and_created_anew_gets_what_it_lacks(store: Store) -> None:
+    old, new, _ = releases(repairs=False)
+    async with held(store, new) as activation:
+        await activation.state().migrate_and_load(default={"owner": "ann", "driver": "carl"})
+        await activation.state("other").migrate_and_load(default=1)
+        await activation.persist()
+    async with held(store, old) as activation:
+        await activation.state().migrate_and_load()
+        await activation.state().clear()
+        assert await base_of(store) == {"wallet": {"owner": "ann", "driver": "carl"}}
+        activation.state().value = {"owner": "bob"}
+        await activation.persist()
+    assert await base_of(store) == {"wallet": None}
+
+    assert await load(store, new) == {"owner": "bob", "driver": "bob"}
+
+
 async def test_without_reconcile_the_older_value_stands_and_the_hooks_hear_of_it_once(store: Store) -> None:
     old, new, _ = releases(repairs=False)
     await save(store, new, owner="ann", driver="carl")
