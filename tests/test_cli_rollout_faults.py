@@ -80,7 +80,7 @@ def test_wrong_usage_of_a_damaged_file_is_wrong_usage(project: Project) -> None:
 
 SHARED = {
     "the write policy of Vehicle is (": "INSERT INTO policy VALUES ('Vehicle', 5, 'x')",
-    "a release of Vehicle is unreadable (": "INSERT INTO release VALUES ('Vehicle', '[]', '[]', NULL, 1)",
+    "a release of Vehicle is unreadable: ": "INSERT INTO release VALUES ('Vehicle', '{', '{}', NULL, 1)",
     "a set of versions, in the table release or lineage, is unreadable (": "UPDATE lineage SET applied = '{'",
 }
 
