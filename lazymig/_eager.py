@@ -18,7 +18,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lazymig import _plan, _upgrade, codec
+from lazymig import _entry_plan, _upgrade, codec
 from lazymig._entries import PAGE_BYTES, PAGE_ENTRIES, Entry, Range
 from lazymig._holding import PolicyChangedError
 from lazymig._inspection import decode_entry
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lazymig._telling import Telling
     from lazymig.activation import Activation
 
-_Waiting = list[tuple["Place", bytes, _plan.EntryPlan]]
+_Waiting = list[tuple["Place", bytes, _entry_plan.EntryPlan]]
 
 
 FAILURES = (ActivationError, StoreError, asyncio.CancelledError)
@@ -166,7 +166,7 @@ class Conversions:
             raise PolicyChangedError
 
     async def _convert(self, table: str, page: Page) -> _Chunk:
-        plans: dict[int, _plan.EntryPlan | ActivationError] = {}  # by object: a page has few different stamps
+        plans: dict[int, _entry_plan.EntryPlan | ActivationError] = {}  # by object: a page has few different stamps
         waiting: _Waiting = []
         refusal: ActivationError | None = None
         for key, data, applied in zip(page.keys, page.data, page.applied, strict=True):
@@ -183,9 +183,9 @@ class Conversions:
         chunk.failure = chunk.failure or refusal
         return chunk
 
-    def _decide(self, place: Place, applied: AppliedSet) -> _plan.EntryPlan | ActivationError:
+    def _decide(self, place: Place, applied: AppliedSet) -> _entry_plan.EntryPlan | ActivationError:
         chain = self._holding.type.chain
-        return _plan.decide_entry(chain, place, applied, self._tables[place[0]], self._holding.key)
+        return _entry_plan.decide_entry(chain, place, applied, self._tables[place[0]], self._holding.key)
 
     async def _one_by_one(self, waiting: _Waiting) -> _Chunk:
         chunk = _Chunk()
@@ -246,7 +246,9 @@ class Conversions:
                 chunk.add(place, *outcome)
         return chunk
 
-    async def _entry(self, place: Place, data: bytes, plan: _plan.EntryPlan, decoded: Any, running: Running) -> Entry:
+    async def _entry(
+        self, place: Place, data: bytes, plan: _entry_plan.EntryPlan, decoded: Any, running: Running
+    ) -> Entry:
         key = self._holding.key
         value = decode_entry(key, place, data) if decoded is None else decoded
         result = await _upgrade.convert(plan.steps, value, self._activation.context, key, place, running)

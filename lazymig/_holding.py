@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazymig import _plan, _shapes
+from lazymig import _entry_plan, _plan, _shapes
 from lazymig._migrating import Migrating
 from lazymig._turn import TURN
 from lazymig.errors import (
@@ -204,7 +204,7 @@ class Holding:
         """Return the tables whose entries are to be converted first, see `lazymig._plan`."""
         if self.lease is None or self.lease.marks.oldest is None:
             return _NO_TABLES
-        return _plan.eager_tables(self.type.chain, self.found())
+        return _entry_plan.eager_tables(self.type.chain, self.found())
 
     @property
     def values(self) -> Mapping[str, bytes]:
@@ -229,31 +229,40 @@ class Holding:
         if self.lease is not None:
             self._expected = InMemory(self.lease.revision + 1, values, applied, is_base)
 
+    def expect_nothing(self) -> None:
+        """Note that nothing was stored after all."""
+        self._expected = None
+
     def settle(self) -> None:
         """Note what has become of the last commit."""
         expected, self._expected = self._expected, None
-        if expected is not None and self.lease is not None and expected.revision == self.lease.revision:
+        if expected is None or self.lease is None:
+            return
+        self._inferred = None  # the main state may be another one by now
+        if expected.revision == self.lease.revision:
             self.memory = None if expected.values is None else expected
+            if self.plan is not None:  # the actor may be a new one
+                self.plan = self.plan._replace(applied=expected.applied)
 
     def shape(
-        self, plan: _plan.Plan | None = None, *, creates_main: bool, has_main: bool = True, puts: bool = True
+        self,
+        plan: _plan.Plan | None = None,
+        *,
+        creates_main: bool,
+        has_main: bool = True,
+        puts: bool = True,
+        only_entries: bool = False,
     ) -> _shapes.Shape | ActivationError:
         """Return how the actor is stored, or why it isn't; by the plan that is followed, or was."""
-        known = plan or self.plan
         if plan is not None:
             base = None if self.lease is None or not plan.takes_base else self.lease.base
             held, is_base = None if base is None else base.applied, base is not None
         elif self.memory is not None:
             held, is_base = self.memory.applied, self.memory.is_base
-            known = known and known._replace(applied=held)  # what it says of an actor that had no main state is past
         else:
             held, is_base = None, False
-        storing = _shapes.Storing(creates_main, has_main, puts, self.migrated_at, held, is_base)
-        return _shapes.shape(self.type.chain, self.found(), known, storing, self.key)
-
-    def forget_inferred(self) -> None:
-        """Note that the main state is another one by now."""
-        self._inferred = None
+        storing = _shapes.Storing(creates_main, has_main, puts, self.migrated_at, held, is_base, only_entries)
+        return _shapes.shape(self.type.chain, self.found(), plan or self.plan, storing, self.key)
 
     @property
     def limit(self) -> int | None:

@@ -15,15 +15,7 @@
 An actor without migration-info is at 0.0.0, or at the version its suite infers: that becomes the floor of its applied
 set. Once no state and no entry is left the actor counts as new, whatever its last stamp was.
 
-An actor whose entries were being converted is at the mark of that conversion, if it is higher than its stamp. Entries
-have stamps of their own:
-
-| stored entry                    | read                                                                         |
-|---------------------------------|------------------------------------------------------------------------------|
-| newer by a major                | NewerStateError                                                              |
-| below the baseline              | StateTooOldError                                                             |
-| lacks a late one without consent| LateMigrationError, if that one converts entries of the table                |
-| else                            | converted by what is pending and has a conversion for the table, in order    |
+An actor whose entries were being converted is at the mark of that conversion, if it is higher than its stamp.
 
 Where a write version is set, or older software stored last:
 
@@ -54,8 +46,6 @@ from lazymig.errors import ActivationError, LateMigrationError, NewerStateError,
 
 if TYPE_CHECKING:
     from lazymig._bases import Base
-    from lazymig._conversions import Conversion
-    from lazymig._entries import Place
     from lazymig._migrations import Chain, Migration
     from lazymig._records import ActorKey, Stamp
 
@@ -132,7 +122,7 @@ def check(chain: Chain, found: Found, key: ActorKey | None) -> ActivationError |
     """Return why this software may not read the actor, None if it may. Of what is stored only the major decides."""
     written = found.write_version
     if written is not None and written > chain.release.highest:
-        return NewerStateError(key, _version.unpack(written), chain.supported, is_stored=False)
+        return NewerStateError(key, _version.unpack(written), chain.supported, of="type")
     if found.is_new:
         return None
     stored = max(found.applied.highest, found.marks.converting)
@@ -218,7 +208,8 @@ def base_to_take(chain: Chain, found: Found) -> Base | None:
     if base is None or not (found.is_current and found.has_base_main) or has_newer_base(chain, found):
         return None
     above = made_above(chain, base.applied, found.applied)
-    if not any(chain.release.has(number) for number in above):
+    has_to_keep = bool(above) and has_to_lower(chain, found, found.applied)  # what it has, it stores over
+    if not has_to_keep and not any(chain.release.has(number) for number in above):
         return None
     if base.digest and chain.knows(base.applied) and chain.digest(above) != base.digest:
         return None
@@ -238,13 +229,25 @@ def has_newer_base(chain: Chain, found: Found) -> bool:
 
 def has_to_keep_base(chain: Chain, found: Found, is_taken: bool) -> bool:  # noqa: FBT001  (a predicate's)
     """Tell whether the base has something of newer software that none made of the states as stored would have."""
-    return found.base is not None and not is_taken and not chain.knows(found.base.applied)
+    base = found.base
+    if base is None or is_taken or chain.knows(base.applied):
+        return False
+    return not (is_above(found) and found.applied.covers(base.applied))
+
+
+def is_above(found: Found) -> bool:
+    """Tell whether the states as stored are above the write version, and were last stored so.
+
+    Then nothing but a base of them keeps what they have.
+    """
+    written, stamp = found.write_version, found.stamp
+    return written is not None and stamp is not None and min(stamp.applied.highest, stamp.writer.highest) > written
 
 
 def newer_base(chain: Chain, found: Found, key: ActorKey | None) -> NewerStateError:
     """Return the refusal of software that would have to replace a base that is out of reach."""
     stored = 0 if found.base is None else found.base.applied.highest
-    return NewerStateError(key, _version.unpack(stored), chain.supported)
+    return NewerStateError(key, _version.unpack(stored), chain.supported, of="base")
 
 
 def has_to_lower(chain: Chain, found: Found, applied: AppliedSet, *, takes_base: bool = False) -> bool:
@@ -313,84 +316,3 @@ def _is_reached(chain: Chain, base: Base, step: Migration) -> bool:
         for above in chain.migrations
         if above.packed > step.packed and base.applied.has(above.packed)
     )
-
-
-# --- entries ---------------------------------------------------------------------------------------------------------
-
-
-def eager_tables(chain: Chain, found: Found) -> dict[str, int]:
-    """Return the tables whose entries are converted before all else: name to the version, packed, they are brought to.
-
-    Those of pending migrations, and of migrations that the software lacked which last stored the actor: it may have put
-    entries. (An actor without a main state keeps its stamp; there the latter alone tells.) None if no entry is as old
-    as that. Above the write version none is converted eagerly: that waits for the flip.
-    """
-    oldest, limit = found.marks.oldest, found.write_version
-    if oldest is None:
-        return {}
-    if found.has_main:  # a base that is taken has them, but entries have no base
-        pending = chain.pending(found.applied)
-    elif found.stamp is None:
-        pending = chain.migrations
-    else:
-        pending = ()
-    if found.stamp is not None and found.stamp.writer != chain.release:
-        lacked = {*pending, *chain.pending(found.stamp.writer)}
-        pending = tuple(step for step in chain.migrations if step in lacked)
-    return {
-        table: step.packed  # the last one stands
-        for step in pending
-        if (step.packed > oldest or step.late) and (limit is None or step.packed <= limit)
-        for table, conversion in step.conversions.items()
-        if conversion.is_eager
-    }
-
-
-class EntryPlan(NamedTuple):
-    """What to do with an entry that was read.
-
-    Attributes:
-        steps: What converts it, in order.
-        applied: The applied set afterwards.
-    """
-
-    steps: tuple[Conversion, ...]
-    applied: AppliedSet
-
-
-def decide_entry(
-    chain: Chain, place: Place, applied: AppliedSet, highest: int, actor: ActorKey
-) -> EntryPlan | ActivationError:
-    """Return what brings an entry up, or why it is refused.
-
-    Args:
-        chain: Of its actor's type.
-        place: The entry.
-        applied: What was applied to it.
-        highest: The version, packed, it is brought to: that of the software, or of the migration that reads it.
-        actor: Its actor.
-    """
-    known = (place[0], applied, highest)
-    plan: EntryPlan | None = chain.entry_plans.get(known)
-    if plan is None:
-        made = _decide_entry(chain, known, actor, place)
-        if isinstance(made, ActivationError):
-            return made
-        plan = made
-        chain.keep_entry_plan(known, plan)
-    return plan
-
-
-def _decide_entry(
-    chain: Chain, known: tuple[str, AppliedSet, int], actor: ActorKey, place: Place
-) -> EntryPlan | ActivationError:
-    table, applied, highest = known
-    stored = _version.unpack(applied.highest)
-    if _version.is_newer_major(applied.highest, chain.release.highest):
-        return NewerStateError(actor, stored, chain.supported, place=place)
-    if applied.highest < chain.floor:
-        return StateTooOldError(actor, stored, _version.unpack(chain.floor), place)
-    steps = [step for step in chain.pending(applied) if step.packed <= highest and table in step.conversions]
-    if late := [step.version for step in steps if step.packed < applied.highest and not step.late]:
-        return LateMigrationError(actor, stored, late, place)
-    return EntryPlan(tuple(step.conversions[table] for step in steps), applied.union(chain.release_up_to(highest)))

@@ -36,6 +36,7 @@ class Keep(Enum):
     AS_IT_IS = "as it is"
     FIRST = "what this software stores over for the first time"
     ALL = "all states as they are"
+    WITHOUT_MAIN = "as it is, but for a main state that is removed"
     NOTHING = "nothing"
 
 
@@ -69,6 +70,7 @@ class Storing(NamedTuple):
         migrated_at: When migrations ran in this activation; None if none did.
         held: What is applied to the states as the activation has them, where they are not as stored; else None.
         takes_base: Whether it has those of the base.
+        only_entries: Whether no state is stored or removed, nor brought up.
     """
 
     creates_main: bool
@@ -77,6 +79,7 @@ class Storing(NamedTuple):
     migrated_at: datetime | None = None
     held: AppliedSet | None = None
     takes_base: bool = False
+    only_entries: bool = False
 
 
 def shape(
@@ -94,18 +97,19 @@ def shape(
     refusal = None if found.write_version is None else _plan.check(chain, found, key)
     if refusal is not None:
         return refusal
+    if storing.only_entries and found.has_states and found.stamp is not None:
+        return Shape(_stamp(chain, found, plan, storing, found.applied), found.applied, Keep.AS_IT_IS, stays=True)
     applied = _applied(chain, found, plan, storing)
     if _plan.has_to_lower(chain, found, applied, takes_base=storing.takes_base):
-        if plan is None and found.is_current and storing.held is None and not storing.puts:
-            stamp = _stamp(chain, found, plan, storing, found.applied)  # else the base were out of date
-            return Shape(stamp, found.applied, Keep.AS_IT_IS, stays=True)
         if storing.has_main:
             return _lowered(chain, found, plan, storing, key)
         if not storing.puts:
             stamp = _stamp(chain, found, plan, storing, applied)
-            stored = _plan.stored_set(chain, found, applied, takes_base=storing.takes_base)
+            stored = found.applied  # of the states that stay
+            if not found.has_states:
+                stored = _plan.stored_set(chain, found, applied, takes_base=storing.takes_base)
             stamp = None if stamp is None else stamp._replace(applied=stored)
-            return Shape(stamp, applied, Keep.AS_IT_IS, stays=True)
+            return Shape(stamp, applied, Keep.WITHOUT_MAIN, stays=True)
     stamp = _stamp(chain, found, plan, storing, applied)
     is_known = chain.knows(applied) and (found.base is None or chain.knows(found.base.applied))
     if found.base is None:
@@ -120,7 +124,7 @@ def _lowered(
     if _plan.has_newer_base(chain, found):
         return _plan.newer_base(chain, found, key)
     written = found.write_version or 0
-    if storing.creates_main:  # what the base gets has what this software knows
+    if storing.creates_main or not found.has_base_main:  # the main state has what this software knows
         applied = chain.union(chain.release, found.applied.up_to(written))
     else:
         applied = _applied(chain, found, plan, storing)
@@ -132,8 +136,11 @@ def _lowered(
     elif found.base is not None and storing.takes_base and stored == found.applied:
         digest = found.base.digest  # of newer software, which alone can tell
     stamp = _stamp(chain, found, plan, storing, applied) or Stamp(applied, chain.release)
-    is_unrepaired = found.base is not None and plan is None and not storing.takes_base and not storing.creates_main
-    keep = Keep.FIRST if is_unrepaired or _plan.has_to_keep_base(chain, found, storing.takes_base) else Keep.ALL
+    is_unrepaired = found.base is not None and plan is None and not storing.takes_base and not _plan.is_above(found)
+    is_lesser = is_unrepaired or _plan.has_to_keep_base(chain, found, storing.takes_base)
+    keep = Keep.FIRST if is_lesser and not storing.creates_main else Keep.ALL
+    if keep is Keep.FIRST and _plan.is_above(found):  # nothing would keep what is stored
+        return _plan.newer_base(chain, found, key)
     return Shape(stamp._replace(applied=stored), applied, keep, tuple(reversed(lowers)), digest)
 
 

@@ -56,7 +56,7 @@ async def commit(  # noqa: PLR0913  (named, all but four)
         if _is_settled(holding, lease):
             marks = _marks(holding, lease, lease.stamp, put, None) if put or lease.marks != NO_MARKS else None
             if await lease.commit(writes, lease.stamp, release=release, entries=put, marks=marks):
-                await _note_stored(holding, lease, writes, put, release=release)
+                await _note_stored(lease, writes, put, release=release)
                 return
             continue
         try:
@@ -96,33 +96,37 @@ async def commit_once(  # noqa: PLR0913  (named, all but four)
     creates_main = writes.get(main) is not None and main not in values
     has_main = writes[main] is not None if main in writes else main in values
     puts = any(data is not None for data in writes.values())
-    shape = holding.shape(plan, creates_main=creates_main, has_main=has_main, puts=puts)
+    only_entries = not writes and plan is None
+    shape = holding.shape(plan, creates_main=creates_main, has_main=has_main, puts=puts, only_entries=only_entries)
     if isinstance(shape, ActivationError):
         raise shape
     base = None
-    if shape.keep is not _shapes.Keep.AS_IT_IS or values is not lease.states:
+    if only_entries and shape.stays:
+        pass  # states and base, and what is in memory of them, stay
+    elif shape.keep is _shapes.Keep.AS_IT_IS and values is lease.states:
+        holding.expect(None, shape.applied, is_base=False)
+    else:
         full = left(values, writes) if projected is None else projected
-        if _stays(holding, lease, shape, writes, plan):
-            low: Mapping[str, bytes] = lease.states
-        else:
-            low = await _low(holding, lease, shape, writes, full, is_projected=projected is not None)
-            base = _base_write(holding, lease, shape, writes, full, low, anew=main if creates_main else None)
+        low = await _low(holding, lease, shape, writes, full, is_projected=projected is not None)
+        base = _base_write(holding, lease, shape, writes, full, low, anew=main if creates_main else None)
         writes = _changes(lease.states, low)
-        is_base = shape.keep is _shapes.Keep.ALL or (holding.memory is not None and holding.memory.is_base)
-        holding.expect(None if full == low else full, shape.applied, is_base=is_base)
+        is_base = bool(low) and _is_base(holding, lease, shape, base)
+        holding.expect(full if is_base or full != low else None, shape.applied, is_base=is_base)
     if entries and holding.limit is not None:
         entries = await holding.activation.lowered_entries(entries, holding.limit)
     marks = _marks(holding, lease, shape.stamp, entries, oldest)
     if not await lease.commit(writes, shape.stamp, release=release, entries=entries, marks=marks, base=base):
+        holding.expect_nothing()
         raise PolicyChangedError
     holding.settle()
-    await _note_stored(holding, lease, writes, entries, release=release)
+    await _note_stored(lease, writes, entries, release=release)
 
 
-def _stays(holding: Holding, lease: Lease, shape: _shapes.Shape, writes: _Writes, plan: _plan.Plan | None) -> bool:
-    """Tell whether states and base stay as they are: only entries are stored."""
-    is_same = shape.stamp is not None and lease.stamp is not None and shape.stamp.applied == lease.stamp.applied
-    return not writes and plan is None and holding.memory is not None and is_same
+def _is_base(holding: Holding, lease: Lease, shape: _shapes.Shape, base: BaseWrite | None) -> bool:
+    """Tell whether the states in memory are what the base has afterwards."""
+    if shape.keep is _shapes.Keep.ALL:
+        return True
+    return base is None and lease.base is not None and holding.memory is not None and holding.memory.is_base
 
 
 def _is_settled(holding: Holding, lease: Lease) -> bool:
@@ -143,11 +147,7 @@ def _is_settled(holding: Holding, lease: Lease) -> bool:
     )
 
 
-async def _note_stored(
-    holding: Holding, lease: Lease, writes: _Writes, entries: Staged | None, *, release: bool
-) -> None:
-    if holding.type.state in writes:
-        holding.forget_inferred()
+async def _note_stored(lease: Lease, writes: _Writes, entries: Staged | None, *, release: bool) -> None:
     has_removed = None in writes.values() or None in (entries or {}).values()
     if has_removed and not (lease.states or release or lease.marks.oldest is None):
         await lease.read_marks()  # it may be a new actor again
@@ -183,8 +183,11 @@ def _base_write(  # noqa: PLR0913, PLR0917  (likewise)
     kept = {} if before is None else before.states
     if shape.keep is _shapes.Keep.NOTHING or not low:
         return None if before is None else NO_BASE
-    if shape.keep is _shapes.Keep.AS_IT_IS:
-        return None
+    if shape.keep in {_shapes.Keep.AS_IT_IS, _shapes.Keep.WITHOUT_MAIN}:
+        main = holding.type.state
+        if shape.keep is _shapes.Keep.AS_IT_IS or before is None or main not in writes:
+            return None
+        return BaseWrite(before.applied, before.digest, states={main: Kept(None)})
     if shape.keep is _shapes.Keep.FIRST:
         changed_names = {*writes, *_changes(lease.states, low)}
         applied = holding.found().applied

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
-from lazymig import _plan, _storing, _upgrade, codec
+from lazymig import _entry_plan, _storing, _upgrade, codec
 from lazymig._entries import NEXT, PAGE_BYTES, PAGE_ENTRIES, Entry, Range
 from lazymig._inspection import decode_entry
 from lazymig._running import RUNNING, Running, Staged, running_in
@@ -317,9 +317,9 @@ class Tables:
         except ValueError:
             return None
 
-    def _decide(self, place: Place, applied: AppliedSet, running: Running | None) -> _plan.EntryPlan:
+    def _decide(self, place: Place, applied: AppliedSet, running: Running | None) -> _entry_plan.EntryPlan:
         holding = self._holding
-        plan = _plan.decide_entry(holding.type.chain, place, applied, self._highest(running), holding.key)
+        plan = _entry_plan.decide_entry(holding.type.chain, place, applied, self._highest(running), holding.key)
         if isinstance(plan, ActivationError):
             raise plan
         return plan

@@ -99,11 +99,12 @@ class Upbringing:
                     raise plan from None
                 self._plan, self._eager = plan, holding.eager_tables()
         values = holding.values
+        changed = [state for state, _ in kept if values.get(state.name) != before.get(state.name)]
         for state, value in kept:
-            if values.get(state.name) == before.get(state.name):
+            if state not in changed:
                 state.keep(value)
-            else:
-                state.fill(values.get(state.name))
+        for state in changed:  # last: one may not fit its type
+            state.fill(values.get(state.name))
 
     async def _follow(self) -> None:
         holding, lease, plan = self._holding, self._lease, self._plan

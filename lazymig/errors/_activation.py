@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lazymig.errors._base import LazymigError, counted, listed, who
 
@@ -32,10 +32,12 @@ class ActivationError(LazymigError):
 
 
 class NewerStateError(ActivationError):
-    """The stored state is newer than this software by a major version, or its type is written at a version above it.
+    """The stored state is newer than this software by a major version.
+
+    Or its type is written at a version above this software; or what newer software keeps beside it would be lost.
 
     Attributes:
-        stored: Version of the stored state, or the write version.
+        stored: Version of the stored state, the write version, or the version of what newer software keeps.
         supported: Highest version this software supports.
         capable: Ids of nodes that could take the actor.
     """
@@ -48,17 +50,18 @@ class NewerStateError(ActivationError):
         capable: Sequence[str] = (),
         place: Place | None = None,
         *,
-        is_stored: bool = True,
+        of: Literal["state", "type", "base"] = "state",
     ) -> None:
         self.stored = stored
         self.supported = supported
         self.capable = tuple(capable)
         cure = "Activate it" if place is None else "Activate the actor"
-        found, release = f"is stored at {stored}", f"{stored.major}.x"
-        reason = "newer by a major version"
-        if not is_stored:
-            found, release = f"is of a type that is written at {stored}", str(stored)
-            reason = "it can store nothing of it"
+        release = f"{stored.major}.x" if of == "state" else str(stored)
+        found, reason = {
+            "state": (f"is stored at {stored}", "newer by a major version"),
+            "type": (f"is of a type that is written at {stored}", "it can store nothing of it"),
+            "base": (f"is kept at {stored} beside its states", "what it would store there would lose what is newer"),
+        }[of]
         super().__init__(
             key,
             f"{who(key, place)} {found}, this software supports {supported}: {reason}, so it was left alone. {cure} on "
