@@ -75,13 +75,13 @@ async def convert(line: Line, url: str) -> None:
 async def life(url: str, chance: random.Random) -> bool:
     """Let a process convert until it is killed; tell whether it came to the end."""
     with Worker(convert, url) as worker:
-        chunks = chance.randrange(1, 8)
+        chunks = chance.randrange(1, 3)  # more come while the moment is waited for
         while chunks:
             said = await worker.hear()
             if said == "done":
                 return True
             chunks -= said != "running"
-        await asyncio.sleep(chance.uniform(0.0, 0.01))  # the moment is drawn
+        await asyncio.sleep(chance.uniform(0.0, 0.004))  # the moment is drawn
         worker.kill()
         try:
             return "done" in await worker.rest()
@@ -101,7 +101,10 @@ async def test_a_conversion_that_is_killed_again_and_again_converts_each_entry_o
             record = await store.read(KEY)
             assert record is not None
             assert record.stamp is not None
-            assert (str(record.stamp.info.version), record.states["state"]) == ("1.0.0", b"{}")
+            kept = str(record.stamp.info.version), record.states["state"]
+            if kept == ("2.0.0", b'{"migrated":1}'):  # killed right after the last commit
+                break
+            assert kept == ("1.0.0", b"{}")
         assert kills > KILLS // 2
         async with (
             Node(store, [make_suite()]) as node,
