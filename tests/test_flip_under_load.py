@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WORKERS = 8
 ACTORS = 12
-LOAD_SECONDS = 1.0
+LOAD_SECONDS = 0.7
 """How long there is load before the flip, and after it, and while one is stopped after it."""
 
 SQLITE_AUDIT = """
@@ -111,7 +111,7 @@ def look(url: str, path: Path | None, statement: str) -> list[tuple[Any, ...]]:
 
 
 async def flip_with_one_stopped(store: Store, worker: Worker, path: Path | None) -> rollout.Gate:
-    """Flip while a worker stands still; on PostgreSQL it may stand in the midst of a transaction, which is in the way."""
+    """Flip while a worker stands still; on PostgreSQL it may stand in a transaction, which is in the way."""
     while True:
         worker.stop(path)
         gate = await rollout.flip(store, "Wallet", "2.0.0")
