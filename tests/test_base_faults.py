@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from lazymig import Activation, Node, errors
+from lazymig import Activation, Node, Suite, errors
 from lazymig.testing import Fault, FaultyStore
 from tests.wallets import Wallets, load, save, value_of, version_of, write_at
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lazymig.store import Store
 
 EUR = {"amount": 7, "currency": "EUR"}
-How = Literal["error", "cancel"]
+How = Literal["error", "cancel", "interrupt"]
 When = Literal["before", "after"]
 
 
@@ -37,11 +37,29 @@ def when(request: pytest.FixtureRequest) -> When:
     return found
 
 
+def make_inferring(ran: list[Any]) -> Suite:
+    """Return a suite whose wallets say their version themselves, and note what 2.0.0 is given."""
+    suite = Suite("s")
+    wallet = suite.actor_type("Wallet", state="wallet", infer_version=lambda value: value["schema"])
+
+    @wallet.migration("1.0.0")
+    def begin(state: Any, context: Any) -> None:
+        pass
+
+    @wallet.migration("2.0.0")
+    def cents(state: Any, context: Any) -> None:
+        ran.append(dict(state))
+        state["n"] *= 100
+
+    return suite
+
+
 async def fail(faulty: FaultyStore, activation: Activation, fault: Fault) -> None:
     """Let a persist fail by a fault of its first store call."""
-    faulty.arm(fault)
+    persisting = asyncio.create_task(activation.persist())
+    faulty.arm(fault, persisting)
     with suppress(errors.StoreUnavailableError, asyncio.CancelledError):
-        await asyncio.create_task(activation.persist())
+        await persisting
     assert faulty.calls == ["commit"]
     assert faulty.has_struck
     faulty.arm(None)
@@ -91,3 +109,25 @@ async def test_states_that_nothing_keeps_are_stored_with_another_state_as_they_w
     assert await load(store, newest) == {
         "money": {"amount": amount, "currency": "EUR"}, "name": "ann", "notes": ["n"]
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("when", "how"),
+    [("before", "error"), ("before", "cancel"), ("after", "error"), ("after", "cancel"), ("after", "interrupt")],
+)
+async def test_a_version_is_inferred_anew_once_a_commit_turns_out_to_have_stored_another_main_state(
+    store: Store, when: When, how: How
+) -> None:
+    ran: list[Any] = []
+    suite = make_inferring(ran)
+    await store.insert("Wallet", "wallet", [("w", b'{"schema":"1.0.0","n":1}')])
+    faulty = FaultyStore(store)
+    async with Node(faulty, [suite], drain_on_sigterm=False) as node, node.activate("Wallet", "w") as activation:
+        value: Any = await activation.state().load()
+        value.update(schema="2.0.0", n=700)
+        await fail(faulty, activation, Fault(0, when, how))
+
+        value = await activation.state().migrate_and_load()
+
+        assert value["n"] == (700 if when == "after" else 100)
+        assert len(ran) == (0 if when == "after" else 1)

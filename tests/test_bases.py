@@ -85,6 +85,26 @@ async def test_a_base_stays_current_over_entries_put_without_loading_after_a_pin
     assert await load(store, new) == {"money": EUR, "name": "ann"}
 
 
+async def test_a_base_above_states_at_a_pin_stays_current_over_entries_put_before_the_actor_is_brought_up(
+    store: Store, wallets: Wallets
+) -> None:
+    newest, new = wallets.suite, wallets.release("2.0.0")
+    await write_at(store, "2.0.0")
+    await save(store, newest, money=EUR, name="ann", notes=["n"])
+    await write_at(store, "1.1.0")
+
+    async with held(store, new) as activation:
+        await activation.table("log").put("k", 1)
+        await activation.persist()
+
+    found = await stored(store)
+    assert found.base is not None
+    assert found.base.revision == found.revision
+    gbp = {"amount": 7, "currency": "GBP"}
+    await save(store, new, money=gbp)
+    assert await load(store, newest) == {"money": gbp, "name": "ann", "notes": ["n"]}
+
+
 async def test_commits_of_entries_only_run_no_down(store: Store, wallets: Wallets) -> None:
     new = wallets.release("2.0.0")
     await write_at(store, "1.1.0")

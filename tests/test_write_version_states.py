@@ -197,9 +197,14 @@ async def test_a_version_inferred_above_the_write_version_is_brought_down_after_
     assert await load(store, suite) == {"schema": "2.0.0", "money": EUR, "n": 1}
 
 
-async def test_the_base_of_a_main_state_that_was_created_twice_stored_has_what_its_creator_has(store: Store) -> None:
+@pytest.mark.parametrize("is_pinned_first", [False, True])
+async def test_the_base_of_a_main_state_that_was_created_twice_stored_has_what_its_creator_has(
+    store: Store, *, is_pinned_first: bool
+) -> None:
     wallets = Wallets()
     newest, new = wallets.suite, wallets.release("2.0.0")
+    if is_pinned_first:
+        await write_at(store, "1.1.0")
     async with held(store, newest) as activation:
         await activation.state("other").migrate_and_load(default=1)
         await activation.persist()
@@ -211,3 +216,5 @@ async def test_the_base_of_a_main_state_that_was_created_twice_stored_has_what_i
         await activation.persist()
 
     assert await load(store, newest) == {"money": EUR, "name": "bob", "notes": []}
+    await save(store, newest, name="carl")
+    assert await load(store, newest) == {"money": EUR, "name": "carl", "notes": []}

@@ -61,6 +61,10 @@ METHODS = {
     "write versions": "tests/test_write_version.py -k memory",
     "write versions of entries": "tests/test_write_version_entries.py -k memory",
     "drift": "tests/test_drift.py -k memory",
+    "bases": (
+        "tests/test_bases.py tests/test_base_turns.py "
+        "tests/test_base_memory.py tests/test_bases_above_pins.py -k memory"
+    ),
     "plans of deploys": "tests/test_rollout_plans.py -k memory",
     "eager conversion": "tests/test_eager_conversion.py tests/test_eager_writing.py",
 }
