@@ -241,7 +241,7 @@ class Holding:
         self._inferred = None  # the main state may be another one by now
         if expected.revision == self.lease.revision:
             self.memory = None if expected.values is None else expected
-            if self.plan is not None:  # the actor may be a new one
+            if self.plan is not None and self.plan.applied is not expected.applied:  # the actor may be a new one
                 self.plan = self.plan._replace(applied=expected.applied)
 
     def shape(

@@ -94,6 +94,15 @@ def shape(
         storing: What is to be stored.
         key: The actor.
     """
+    is_plain = found.write_version is None and found.base is None and storing.has_main and not storing.creates_main
+    if is_plain and plan is not None and chain.knows(plan.applied):  # as mostly
+        return Shape(_stamp(chain, found, plan, storing, plan.applied), plan.applied, Keep.AS_IT_IS)
+    return _shape(chain, found, plan, storing, key)
+
+
+def _shape(
+    chain: Chain, found: Found, plan: Plan | None, storing: Storing, key: ActorKey | None
+) -> Shape | ActivationError:
     refusal = None if found.write_version is None else _plan.check(chain, found, key)
     if refusal is not None:
         return refusal

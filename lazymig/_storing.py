@@ -104,7 +104,8 @@ async def commit_once(  # noqa: PLR0913  (named, all but four)
     if only_entries and shape.stays:
         pass  # states and base, and what is in memory of them, stay
     elif shape.keep is _shapes.Keep.AS_IT_IS and values is lease.states:
-        holding.expect(None, shape.applied, is_base=False)
+        if plan is None:
+            holding.expect(None, shape.applied, is_base=False)
     else:
         full = left(values, writes) if projected is None else projected
         low = await _low(holding, lease, shape, writes, full, is_projected=projected is not None)

@@ -62,6 +62,7 @@ class Upbringing:
         states: Its handles.
         lease: The actor's lock.
         plan: What is to be done.
+        eager: Tables whose entries are converted first, to which version, packed.
         telling: Told of it.
     """
 
@@ -72,6 +73,7 @@ class Upbringing:
         states: Mapping[str, State[Any]],
         lease: Lease,
         plan: Plan,
+        eager: Mapping[str, int],
         telling: Telling,
     ) -> None:
         self._activation = activation
@@ -79,7 +81,7 @@ class Upbringing:
         self._states = states
         self._lease = lease
         self._plan = plan
-        self._eager = holding.eager_tables()
+        self._eager = eager
         self._telling = telling
 
     async def run(self) -> None:

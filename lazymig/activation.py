@@ -344,7 +344,7 @@ class Activation:
         eager = holding.eager_tables()
         if plan.must_commit or eager:
             holding.check_writable()
-            work = Upbringing(self, holding, self._states, lease, plan, self._telling)
+            work = Upbringing(self, holding, self._states, lease, plan, eager, self._telling)
             if eager or plan.is_async:
                 await holding.migrate(work.run, self._activation_seconds)
             else:
