@@ -63,7 +63,7 @@ METHODS = {
     "drift": "tests/test_drift.py -k memory",
     "bases": (
         "tests/test_bases.py tests/test_base_turns.py "
-        "tests/test_base_memory.py tests/test_bases_above_pins.py -k memory"
+        "tests/test_base_recall.py tests/test_bases_above_pins.py -k memory"
     ),
     "plans of deploys": "tests/test_rollout_plans.py -k memory",
     "eager conversion": "tests/test_eager_conversion.py tests/test_eager_writing.py",
