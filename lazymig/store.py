@@ -82,7 +82,7 @@ class Post(Protocol):
 
         Returns:
             False if ``max_waiting`` calls on the actor wait already, or a call of this id is known; nothing was
-            stored then.
+            stored then. Sends at the same moment may each take the last place (on PostgreSQL).
         """
         ...
 

@@ -181,10 +181,11 @@ async def test_a_queue_that_is_full_says_so(store: Store, monkeypatch: pytest.Mo
     monkeypatch.setattr(_outbox, "MAX_WAITING", 2)
     await hold_silently(store)
     async with Place().run(store) as node:
-        calls = [asyncio.create_task(node.call("Box", "a", "add")) for _ in range(3)]
-        (refused,), _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        calls = [asyncio.create_task(node.call("Box", "a", "add")) for _ in range(2)]
+        outbox = node._calls.courier.outbox
+        await until(lambda: len(outbox._stored) == 2)
         with pytest.raises(errors.QueueFullError) as caught:
-            refused.result()
+            await node.call("Box", "a", "add")
         assert caught.value.key == KEY
         for call in calls:
             call.cancel()
