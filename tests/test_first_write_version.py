@@ -22,7 +22,9 @@ def test_a_node_that_can_store_the_write_version_starts() -> None:
 
 
 def test_a_node_below_the_write_version_starts() -> None:
-    Stored(policy=WritePolicy(v("2.0.0"), 3)).start(car("1.0.0", down=False))
+    ruled = Stored(policy=WritePolicy(v("2.0.0"), 3)).start(car("1.0.0", down=False))
+
+    assert ruled.policies == {}
 
 
 def test_a_node_more_than_one_major_above_the_write_version_does_not_start() -> None:
