@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lazymig import errors, hooks, rollout
+    from lazymig._info import MigrationInfo
     from lazymig._migrations import Migration
-    from lazymig._records import ActorKey, ActorRecord, MigrationInfo
+    from lazymig._records import ActorKey, ActorRecord
     from lazymig._turn import traceparent
     from lazymig._upgrade import Upgraded
     from lazymig.activation import Activation

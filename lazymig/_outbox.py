@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lazymig._fleet_records import Mail
     from lazymig._records import ActorKey
     from lazymig.fleet import Membership
-    from lazymig.store import Post
+    from lazymig.post import Post
 
 _log = logging.getLogger("lazymig.node")
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from lazymig._rulings import Ruling
     from lazymig._sql_operations import Connection, Dialect, Found, Operation, Rows, Statement
     from lazymig._sql_rulings import RulingDialect
-    from lazymig.store import Post, Pulse
+    from lazymig.post import Post
+    from lazymig.store import Pulse
 
 T = TypeVar("T")
 

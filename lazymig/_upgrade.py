@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from lazymig._conversions import Conversion
     from lazymig._entries import Place
+    from lazymig._info import MigrationInfo
     from lazymig._migrations import Migration
-    from lazymig._records import ActorKey, MigrationInfo
+    from lazymig._records import ActorKey
     from lazymig._running import Running
 
 

@@ -33,11 +33,12 @@ from lazymig.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from lazymig._info import MigrationInfo
     from lazymig._lease import Lease
     from lazymig._migrating import Migrating
     from lazymig._migrations import Migration
     from lazymig._plan import Plan
-    from lazymig._records import ActorKey, MigrationInfo
+    from lazymig._records import ActorKey
     from lazymig._running import Staged
     from lazymig.hooks import Hook
     from lazymig.suite import ActorType

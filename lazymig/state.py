@@ -13,8 +13,8 @@ from lazymig.errors import DefinitionError, NotLoadedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lazymig._info import MigrationInfo
     from lazymig._migrations import Migration
-    from lazymig._records import MigrationInfo
     from lazymig._typed import Carried, Typed
     from lazymig.activation import Activation
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from semver import Version
 
+    from lazymig._info import MigrationInfo
     from lazymig._migrations import MigrateFunction
-    from lazymig._records import ActorKey, MigrationInfo
+    from lazymig._records import ActorKey
     from lazymig._upgrade import Upgraded
     from lazymig.activation import Activation
     from lazymig.actor import Actor

@@ -20,8 +20,9 @@ import msgspec
 import pydantic
 
 from lazymig import ActorKey, _rows, codec
+from lazymig._info import MigrationInfo
 from lazymig._inspection import as_record, decode_state
-from lazymig._records import MigrationInfo, Stamp, StoredActor
+from lazymig._records import Stamp, StoredActor
 from lazymig._typed import typed
 from lazymig._version import unpack
 from lazymig.errors import CorruptStateError, InvalidValueError

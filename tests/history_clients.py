@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from pathlib import Path
 
-    from lazymig.store import Post, Store
+    from lazymig.post import Post
+    from lazymig.store import Store
     from tests.processes import Line
 
 INITIAL = 0

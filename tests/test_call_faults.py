@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import pytest
 
 from lazymig import _courier
-from lazymig.store import Post
+from lazymig.post import Post
 from lazymig.testing import Fault
 from tests.call_scenarios import CALL_SCENARIOS
 from tests.test_faults import KINDS, each, opened, operations

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from semver import Version
 
 from lazymig import _version
-from lazymig._records import AppliedSet, MigrationInfo, Stamp
+from lazymig._info import MigrationInfo
+from lazymig._records import AppliedSet, Stamp
 from lazymig.errors import CorruptStateError, InvalidVersionError
 
 parts = st.integers(0, 999_999)

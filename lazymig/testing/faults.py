@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from lazymig._fleet_records import Call, CallState, NodeStatus
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
     from lazymig._rulings import Ruling
-    from lazymig.store import Post, Pulse, Store
+    from lazymig.post import Post
+    from lazymig.store import Pulse, Store
 
 T = TypeVar("T")
 

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lazymig import _version
-from lazymig._records import ActorKey, Claim, Commit, Fence, MigrationInfo, NodeRecord, Stamp, StoredActor
+from lazymig._info import MigrationInfo
+from lazymig._records import ActorKey, Claim, Commit, Fence, NodeRecord, Stamp, StoredActor
 from lazymig.node import Node
 from lazymig.stores import open_store
 from lazymig.testing.releases import release
