@@ -15,6 +15,7 @@ from lazymig.testing.policy_suite import PolicySuite
 from lazymig.testing.ruling_suite import RulingSuite
 from lazymig.testing.store_machine import machine
 from lazymig.testing.store_suite import StoreSuite
+from lazymig.testing.sweep_suite import SweepSuite
 from tests import postgres
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class TestMemoryBases(Memory, BaseSuite):
     pass
 
 
+class TestMemorySweeps(Memory, SweepSuite):
+    pass
+
+
 class TestMemoryRulings(Memory, RulingSuite):
     pass
 
@@ -88,6 +93,10 @@ class TestSQLiteBases(SQLite, BaseSuite):
     pass
 
 
+class TestSQLiteSweeps(SQLite, SweepSuite):
+    pass
+
+
 class TestSQLiteRulings(SQLite, RulingSuite):
     pass
 
@@ -113,6 +122,10 @@ class TestSQLiteWithoutSyncBases(SQLiteWithoutSync, BaseSuite):
     pass
 
 
+class TestSQLiteWithoutSyncSweeps(SQLiteWithoutSync, SweepSuite):
+    pass
+
+
 class TestSQLiteWithoutSyncRulings(SQLiteWithoutSync, RulingSuite):
     pass
 
@@ -135,6 +148,10 @@ class TestInlineSQLitePolicies(InlineSQLite, PolicySuite):
 
 
 class TestInlineSQLiteBases(InlineSQLite, BaseSuite):
+    pass
+
+
+class TestInlineSQLiteSweeps(InlineSQLite, SweepSuite):
     pass
 
 
@@ -174,6 +191,10 @@ class TestPostgresBases(Postgres, BaseSuite):
     pass
 
 
+class TestPostgresSweeps(Postgres, SweepSuite):
+    pass
+
+
 class TestPostgresRulings(Postgres, RulingSuite):
     pass
 
@@ -196,6 +217,10 @@ class TestPartitionedPostgresPolicies(PartitionedPostgres, PolicySuite):
 
 
 class TestPartitionedPostgresBases(PartitionedPostgres, BaseSuite):
+    pass
+
+
+class TestPartitionedPostgresSweeps(PartitionedPostgres, SweepSuite):
     pass
 
 
