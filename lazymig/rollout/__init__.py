@@ -18,18 +18,22 @@ from lazymig.rollout._asking import (
 from lazymig.rollout._census import Census, Stragglers, census, stragglers
 from lazymig.rollout._phases import Step
 from lazymig.rollout._status import PHASES, ReleaseStatus, Status, status
+from lazymig.rollout._sweep import sweep
+from lazymig.rollout._sweep_report import FailedActor, SweepReport
 from lazymig.rollout._verdict import CODES, Gate, Reason
 
 __all__ = [
     "CODES",
     "PHASES",
     "Census",
+    "FailedActor",
     "Gate",
     "Reason",
     "ReleaseStatus",
     "Status",
     "Step",
     "Stragglers",
+    "SweepReport",
     "census",
     "flip",
     "forget",
@@ -41,5 +45,6 @@ __all__ = [
     "pin",
     "status",
     "stragglers",
+    "sweep",
     "unpin",
 ]
