@@ -237,6 +237,7 @@ class _Sweep:
 
     async def _is_ready(self) -> bool:
         """Wait until the next batch may come; tell whether one is to."""
+        await self._pace.sleep(0.0)  # a store in memory never lets others run
         now = self._pace.clock()
         if self._progress is not None and now - self._told_at >= PROGRESS_SECONDS:
             self._told_at = now
