@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lazymig._bases import Base
-from lazymig._records import NO_MARKS, ActorKey, Marks, StoredActor
+from lazymig._records import NO_MARKS, ActorKey, Marks, Previous, StoredActor
 
 if TYPE_CHECKING:
     from lazymig._bases import BaseWrite
@@ -49,6 +49,7 @@ class Row:
     marks: Marks = NO_MARKS
     tables: dict[str, Table] = field(default_factory=dict)
     base: Base | None = None
+    previous: Previous | None = None
 
     @property
     def has_entries(self) -> bool:
@@ -59,6 +60,11 @@ class Row:
     def is_blank(self) -> bool:
         """Whether nothing is stored of it but its revision."""
         return not self.states and self.base is None and not self.has_entries
+
+    def keep(self, keeps: bool | None) -> None:  # noqa: FBT001  (the commit's)
+        """Keep stamp and states as they are, or nothing any more; see `Commit.keeps_previous`."""
+        if keeps is not None:
+            self.previous = Previous(self.stamp, dict(self.states)) if keeps and self.states else None
 
     def change_base(self, change: BaseWrite) -> None:
         """Store a base, after the revision has risen."""

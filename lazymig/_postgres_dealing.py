@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from lazymig._postgres_sql import STATEMENTS, in_schema
@@ -114,7 +115,7 @@ class PostgresDealing:
 
     def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[Committed]:
         """See `Dealing.commit`."""
-        ((row,),) = yield whole((_blanking(self._commit, of), {**of, **_columns(writes)}))
+        ((row,),) = yield whole((self._commit[_also(of)], {**of, **_columns(writes)}))
         return _committed(of, row)
 
     def commit_entries(
@@ -122,7 +123,7 @@ class PostgresDealing:
     ) -> Operation[Committed]:
         """See `Dealing.commit_entries`."""
         columns = {**of, **_columns(writes), **_entry_columns(entries)}
-        ((row,),) = yield whole((_blanking(self._commit_entries, of), columns))
+        ((row,),) = yield whole((self._commit_entries[_also(of)], columns))
         return _committed(of, row)
 
     def commit_base(
@@ -143,7 +144,7 @@ class PostgresDealing:
             "dropped": [*base.dropped],
         }
         columns = {**rows, **of, **_columns(writes), **base.columns}
-        ((row,),) = yield whole((_blanking(self._commit_base, of), columns))
+        ((row,),) = yield whole((self._commit_base[_also(of)], columns))
         return _committed(of, row)
 
     def read(self, of: Mapping[str, Any]) -> Operation[Found | None]:
@@ -172,15 +173,40 @@ class PostgresDealing:
         yield whole((self._release, columns))
 
 
-def _commits(call: str, schema: str) -> tuple[str, str]:
-    """Return what commits, and what also sees to an actor of which nothing may be left, with the same locks."""
-    statement = f"SELECT o_revision, o_version, o_epoch FROM lazymig.{call}"  # noqa: S608  (a constant)
-    blank = ", CASE WHEN o_revision IS NOT NULL THEN lazymig.blank(%(type)s, %(id)s) END FROM"
-    return in_schema(statement, schema), in_schema(statement.replace(" FROM", blank), schema)
+_Also = tuple[bool | None, bool]
+
+_PREVIOUS = "lazymig.previous(%(type)s, %(id)s, %(revision)s), "
+
+_KEEP = {
+    None: "",
+    False: "lazymig.keep(%(type)s, %(id)s, NULL, NULL, NULL, NULL, NULL)",
+    True: "lazymig.keep(%(type)s, %(id)s, o_names, o_values, o_lineage, o_written_by, o_migrated_at)",
+}
+
+_BLANK = {False: "", True: "lazymig.blank(%(type)s, %(id)s)"}
 
 
-def _blanking(statements: tuple[str, str], of: Mapping[str, Any]) -> str:
-    return statements[of["puts_nothing"]]
+def _also(of: Mapping[str, Any]) -> _Also:
+    return of["keeps_previous"], of["puts_nothing"]
+
+
+def _commits(call: str, schema: str) -> dict[_Also, str]:
+    """Return what commits, and what else it does, with the same locks, by `_also`.
+
+    What an actor was is kept, and an actor is seen to of which nothing may be left. A commit takes the revision that it
+    begins from of what it is about to replace, so that this is read first.
+    """
+    statements = {}
+    for also in product(_KEEP, _BLANK):
+        keep, blank = also
+        before = call.replace("%(revision)s", "o_before") if keep else call
+        more = "".join(
+            f", CASE WHEN o_revision IS NOT NULL THEN {step} END" for step in (_KEEP[keep], _BLANK[blank]) if step
+        )
+        source = f"{_PREVIOUS * (keep is True)}lazymig.{before}"
+        text = f"SELECT o_revision, o_version, o_epoch{more} FROM {source}"  # noqa: S608  (constants are put in)
+        statements[also] = in_schema(text, schema)
+    return statements
 
 
 def _committed(of: Mapping[str, Any], row: Sequence[Any]) -> Committed:

@@ -20,6 +20,7 @@ from lazymig._records import AppliedSet, Claim, Held, StoredActor
 from lazymig._sql_commits import looks_brief, of_lock, store
 from lazymig._sql_lineage import UNSTAMPED, Lineage
 from lazymig._sql_operations import last, trip
+from lazymig._sql_previous import read_previous
 from lazymig._sql_rulings import SqlRulings
 from lazymig.errors import CorruptStateError, LeaseLostError
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from lazymig._bases import Base, WritePolicy
     from lazymig._entries import Range
     from lazymig._fleet_records import NodeStatus
-    from lazymig._records import ActorKey, Commit, Fence, NodeRecord
+    from lazymig._records import ActorKey, Commit, Fence, NodeRecord, Previous
     from lazymig._rulings import Ruling
     from lazymig._sql_operations import Connection, Dialect, Found, Operation, Rows, Statement
     from lazymig._sql_rulings import RulingDialect
@@ -142,6 +143,10 @@ class SqlStore:
     async def read(self, key: ActorKey) -> StoredActor | None:
         """See `Store.read`."""
         return await self._learning(partial(self._read, key), writes=False)
+
+    async def previous(self, key: ActorKey) -> Previous | None:
+        """See `Store.previous`."""
+        return await self._learning(partial(read_previous, self._sql.previous, key), writes=False)
 
     async def entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> Page:
         """See `Store.entries`."""

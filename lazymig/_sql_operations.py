@@ -154,7 +154,8 @@ class Dealing(Protocol):
 
         Args:
             of: Actor, fence and stamp; ``revision`` before; ``epoch``; ``keep``, whether the lock is kept;
-                ``puts_nothing``, whether there may be nothing left of the actor, and so no stamp and no mark.
+                ``puts_nothing``, whether there may be nothing left of the actor, and so no stamp and no mark;
+                ``keeps_previous``, see `Commit`.
             writes: Name to value; None removes the state.
         """
         ...
@@ -243,6 +244,7 @@ class Dialect:
     find_lineage: str
     add_lineage: str
     lineage: str
+    previous: str
     dealing: Dealing
     end: str | bytes = END
     note_recovery: str = ""

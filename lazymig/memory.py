@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lazymig._entries import Range
     from lazymig._fleet_records import NodeStatus
-    from lazymig._records import AppliedSet, Commit, Fence, NodeRecord
+    from lazymig._records import AppliedSet, Commit, Fence, NodeRecord, Previous
     from lazymig._rulings import Ruling
 
 
@@ -142,6 +142,7 @@ class MemoryStore:
         is_valid = row is not None and row.fence == commit.fence and row.revision == commit.revision
         if row is None or not is_valid or commit.fence.node not in self._nodes:
             raise LeaseLostError(commit.key)
+        row.keep(commit.keeps_previous)
         row.revision += 1
         row.stamp = commit.stamp
         for name, data in commit.writes.items():
@@ -156,7 +157,7 @@ class MemoryStore:
         if commit.base is not None:
             row.change_base(commit.base)
         if row.is_blank:
-            row.stamp, row.marks = None, NO_MARKS
+            row.stamp, row.marks, row.previous = None, NO_MARKS, None
         if commit.release:
             row.fence = None
         return row.revision
@@ -177,6 +178,11 @@ class MemoryStore:
         self._check_open()
         row = self._rows.get(key)
         return None if row is None or row.revision == 0 else self._shown(key, row)
+
+    async def previous(self, key: ActorKey) -> Previous | None:
+        """See `Store.previous`."""
+        self._check_open()
+        return self._rows.get(key, Row()).previous
 
     async def entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> Page:
         """See `Store.entries`."""

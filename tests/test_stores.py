@@ -12,6 +12,7 @@ from lazymig.testing.base_suite import BaseSuite
 from lazymig.testing.entry_suite import EntrySuite
 from lazymig.testing.fleet_suite import FleetSuite
 from lazymig.testing.policy_suite import PolicySuite
+from lazymig.testing.previous_suite import PreviousSuite
 from lazymig.testing.ruling_suite import RulingSuite
 from lazymig.testing.store_machine import machine
 from lazymig.testing.store_suite import StoreSuite
@@ -59,6 +60,10 @@ class TestMemoryBases(Memory, BaseSuite):
     pass
 
 
+class TestMemoryPrevious(Memory, PreviousSuite):
+    pass
+
+
 class TestMemoryRulings(Memory, RulingSuite):
     pass
 
@@ -88,6 +93,10 @@ class TestSQLiteBases(SQLite, BaseSuite):
     pass
 
 
+class TestSQLitePrevious(SQLite, PreviousSuite):
+    pass
+
+
 class TestSQLiteRulings(SQLite, RulingSuite):
     pass
 
@@ -113,6 +122,10 @@ class TestSQLiteWithoutSyncBases(SQLiteWithoutSync, BaseSuite):
     pass
 
 
+class TestSQLiteWithoutSyncPrevious(SQLiteWithoutSync, PreviousSuite):
+    pass
+
+
 class TestSQLiteWithoutSyncRulings(SQLiteWithoutSync, RulingSuite):
     pass
 
@@ -135,6 +148,10 @@ class TestInlineSQLitePolicies(InlineSQLite, PolicySuite):
 
 
 class TestInlineSQLiteBases(InlineSQLite, BaseSuite):
+    pass
+
+
+class TestInlineSQLitePrevious(InlineSQLite, PreviousSuite):
     pass
 
 
@@ -174,6 +191,10 @@ class TestPostgresBases(Postgres, BaseSuite):
     pass
 
 
+class TestPostgresPrevious(Postgres, PreviousSuite):
+    pass
+
+
 class TestPostgresRulings(Postgres, RulingSuite):
     pass
 
@@ -196,6 +217,10 @@ class TestPartitionedPostgresPolicies(PartitionedPostgres, PolicySuite):
 
 
 class TestPartitionedPostgresBases(PartitionedPostgres, BaseSuite):
+    pass
+
+
+class TestPartitionedPostgresPrevious(PartitionedPostgres, PreviousSuite):
     pass
 
 

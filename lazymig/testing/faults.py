@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lazymig._bases import WritePolicy
     from lazymig._entries import Count, Page, Range
     from lazymig._fleet_records import Call, CallState, NodeStatus
-    from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
+    from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, Previous, StoredActor
     from lazymig._rulings import Ruling
     from lazymig.post import Post
     from lazymig.store import Pulse, Store
@@ -141,6 +141,10 @@ class FaultyStore:
     async def read(self, key: ActorKey) -> StoredActor | None:
         """See `Store.read`."""
         return await self._pass("read", self._store.read(key))
+
+    async def previous(self, key: ActorKey) -> Previous | None:
+        """See `Store.previous`."""
+        return await self._pass("previous", self._store.previous(key))
 
     async def entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> Page:
         """See `Store.entries`."""
