@@ -152,10 +152,15 @@ def test_a_schema_is_put_into_every_statement_and_nothing_else_is() -> None:
     statements |= vars(statements.pop("dealing"))
     assert statements.pop("end") == END
     for name in ("_commit", "_commit_entries", "_commit_base"):
-        statements[name], statements[f"{name} and blank"] = statements[name]
-        assert '"mine".blank(' in statements[f"{name} and blank"]
+        found = statements.pop(name)
+        assert found.keys() == {(keeps, blanks) for keeps in (None, False, True) for blanks in (False, True)}
+        for (keeps, blanks), text in found.items():
+            statements[f"{name} {keeps} {blanks}"] = text
+            assert ('"mine".previous(' in text, '"mine".keep(' in text) == (keeps is True, keeps is not None)
+            assert ('"mine".blank(' in text) is blanks
     readings = ["entries", "entries_backwards", "read", "scan"]
-    assert len(statements) == len(STATEMENTS) + len(FUNCTIONS) - len(["blank"]) + len(readings) + 3
+    calls = len(FUNCTIONS) - len(["blank", "previous", "keep"]) - 3 + 3 * 6
+    assert len(statements) == len(STATEMENTS) + calls + len(readings)
     of_rulings = asdict(ruling_dialect("mine"))
     ((straggling, _),) = of_rulings.pop("stragglers")({}, [])
     assert of_rulings.pop("numbers") is list
