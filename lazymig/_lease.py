@@ -109,6 +109,7 @@ class Lease:
         entries: Mapping[Place, Entry | None] | None = None,
         marks: Marks | None = None,
         base: BaseWrite | None = None,
+        keeps_previous: bool | None = None,
     ) -> bool:
         """Store states, entries and stamp; on any error nothing counts as stored.
 
@@ -119,6 +120,7 @@ class Lease:
             entries: See `Commit.entries`.
             marks: See `Commit.marks`.
             base: See `Commit.base`.
+            keeps_previous: See `Commit.keeps_previous`.
 
         Returns:
             False if the write policy is another one by now: nothing was stored, and `policy` is the new one.
@@ -133,7 +135,8 @@ class Lease:
         epoch = self.policy.epoch
         is_new = stamp is not None and (self.stamp is None or stamp.applied != self.stamp.applied)
         commit = Commit(
-            self.key, self.fence, self.revision, stamp, writes, release, entries or {}, marks, epoch, base, is_new
+            self.key, self.fence, self.revision, stamp, writes, release, entries or {}, marks, epoch, base, is_new,
+            keeps_previous,
         )  # fmt: skip
         return await uncut(self._commit(commit))
 

@@ -21,6 +21,7 @@
         ReadOnlyActionError
         ActivationClosedError
         ActorLockedError
+        RestoreError
         ActivationInProgressError
         LeaseLostError
       CallError                       the call, not the actor
@@ -58,6 +59,7 @@ from lazymig.errors._activation import (
     NoEntryError,
     NotLoadedError,
     ReadOnlyActionError,
+    RestoreError,
     StateTooOldError,
 )
 from lazymig.errors._base import LazymigError
@@ -127,6 +129,7 @@ __all__ = [
     "ReadOnlyActionError",
     "ReentrantCallError",
     "RemoteError",
+    "RestoreError",
     "StateTooOldError",
     "StoreClosedError",
     "StoreError",

@@ -1,7 +1,8 @@
 """Rolling deploys: what may be done next, and the write version of a type.
 
 Unknown means no. A *gate* answers whether a step is safe, with machine-readable reasons (`CODES`); `pin`, `flip` and
-`unpin` ask their gate and change the write version in one transaction, while no node registers.
+`unpin` ask their gate and change the write version in one transaction, while no node registers. `restore` goes back
+with one actor.
 """
 
 from lazymig.rollout._asking import (
@@ -17,6 +18,7 @@ from lazymig.rollout._asking import (
 )
 from lazymig.rollout._census import Census, Stragglers, census, stragglers
 from lazymig.rollout._phases import Step
+from lazymig.rollout._restoring import Restored, restore
 from lazymig.rollout._status import PHASES, ReleaseStatus, Status, status
 from lazymig.rollout._verdict import CODES, Gate, Reason
 
@@ -27,6 +29,7 @@ __all__ = [
     "Gate",
     "Reason",
     "ReleaseStatus",
+    "Restored",
     "Status",
     "Step",
     "Stragglers",
@@ -39,6 +42,7 @@ __all__ = [
     "gate_roll_back",
     "gate_unpin",
     "pin",
+    "restore",
     "status",
     "stragglers",
     "unpin",
