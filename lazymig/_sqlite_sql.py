@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lazymig import _sqlite_previous_sql as previous_sql
 from lazymig._rows import read_key
 from lazymig._sql_operations import BRIEF_BYTES, Batch, Claimed, Dialect, Found, OtherEpoch, last, trip
+from lazymig._sqlite_sweeping_sql import POLICY, SWEEP_DIALECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,8 +112,6 @@ _BLANK = """
     RETURNING revision
 """
 """Where nothing is left of an actor but its revision."""
-
-POLICY = "SELECT version, epoch FROM policy WHERE type = :type"
 
 _PUT_STATE = """
     INSERT INTO state (type, id, name, value) VALUES (:type, :id, :name, :value)
@@ -318,6 +317,7 @@ def _more(of: Mapping[str, Any], epoch: Any, base: Any) -> list[Statement]:
 
 DIALECT = Dialect(
     dealing=SQLiteDealing(),
+    sweeping=SWEEP_DIALECT,
     end=b"\xff" * 8,
     add_node="INSERT INTO node (incarnation, label, build, offers) VALUES (:node, :label, :build, :offers)",
     add_offer="INSERT INTO offer (incarnation, type, action, below, supported) "

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, Previous, StoredActor
     from lazymig._rulings import Ruling
     from lazymig.post import Post
+    from lazymig.sweeping import Sweeping
 
 
 class Pulse(Protocol):
@@ -71,6 +72,11 @@ class Store(Protocol):
     @property
     def post(self) -> Post:
         """The calls that travel."""
+        ...
+
+    @property
+    def sweeping(self) -> Sweeping:
+        """Many actors at once."""
         ...
 
     async def register(

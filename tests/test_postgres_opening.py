@@ -150,6 +150,10 @@ async def test_a_schema_with_functions_of_another_program_is_refused_and_left_al
 def test_a_schema_is_put_into_every_statement_and_nothing_else_is() -> None:
     statements = asdict(dialect("mine"))
     statements |= vars(statements.pop("dealing"))
+    sweeping = statements.pop("sweeping")
+    for text in (*vars(sweeping.pop("dealing")).values(), *sweeping.values()):
+        assert "lazymig." not in text
+        assert '"mine".' in text
     assert statements.pop("end") == END
     for name in ("_commit", "_commit_entries", "_commit_base"):
         found = statements.pop(name)

@@ -253,6 +253,26 @@ async def test_under_a_pin_nothing_is_kept_until_the_flip(store: Store, before: 
     assert orjson.loads(pinned.states["wallet"])["amount"] == 7
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_a_sweep_keeps_what_it_takes_to_a_new_major(store: Store, *, keeps: bool) -> None:
+    suite = Suite("boats")
+    boat = suite.actor_type("Boat", keep_previous=keeps)
+    boat.migration("0.1.0")(lambda state, context: {"tiny": True, **state})
+    boat.migration("1.0.0")(lambda state, context: {"named": True, **state})
+    rows = {f"b{number}": b'{"n": %d}' % number for number in range(5)}
+    await store.insert("Boat", "state", [*rows.items()])
+    assert (await rollout.sweep(store, release(suite, "0.1.0"), "Boat")).migrated == 5
+    before = {actor.key: actor for actor in await store.scan("Boat")}
+    assert [await store.previous(key) for key in before] == [None] * 5
+    assert (await rollout.sweep(store, suite, "Boat")).migrated == 5
+
+    for key, was in before.items():
+        assert await store.previous(key) == (Previous(was.stamp, was.states) if keeps else None)
+        if keeps:
+            await rollout.restore(store, key)
+            await expect(store, was)
+
+
 async def test_what_is_kept_goes_with_the_actor(store: Store, before: StoredActor) -> None:
     await load(store, FLEET.new)
     async with held(store, FLEET.new) as activation:

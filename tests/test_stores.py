@@ -16,6 +16,7 @@ from lazymig.testing.previous_suite import PreviousSuite
 from lazymig.testing.ruling_suite import RulingSuite
 from lazymig.testing.store_machine import machine
 from lazymig.testing.store_suite import StoreSuite
+from lazymig.testing.sweep_suite import SweepSuite
 from tests import postgres
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class TestMemoryPrevious(Memory, PreviousSuite):
     pass
 
 
+class TestMemorySweeps(Memory, SweepSuite):
+    pass
+
+
 class TestMemoryRulings(Memory, RulingSuite):
     pass
 
@@ -97,6 +102,10 @@ class TestSQLitePrevious(SQLite, PreviousSuite):
     pass
 
 
+class TestSQLiteSweeps(SQLite, SweepSuite):
+    pass
+
+
 class TestSQLiteRulings(SQLite, RulingSuite):
     pass
 
@@ -126,6 +135,10 @@ class TestSQLiteWithoutSyncPrevious(SQLiteWithoutSync, PreviousSuite):
     pass
 
 
+class TestSQLiteWithoutSyncSweeps(SQLiteWithoutSync, SweepSuite):
+    pass
+
+
 class TestSQLiteWithoutSyncRulings(SQLiteWithoutSync, RulingSuite):
     pass
 
@@ -152,6 +165,10 @@ class TestInlineSQLiteBases(InlineSQLite, BaseSuite):
 
 
 class TestInlineSQLitePrevious(InlineSQLite, PreviousSuite):
+    pass
+
+
+class TestInlineSQLiteSweeps(InlineSQLite, SweepSuite):
     pass
 
 
@@ -195,6 +212,10 @@ class TestPostgresPrevious(Postgres, PreviousSuite):
     pass
 
 
+class TestPostgresSweeps(Postgres, SweepSuite):
+    pass
+
+
 class TestPostgresRulings(Postgres, RulingSuite):
     pass
 
@@ -221,6 +242,10 @@ class TestPartitionedPostgresBases(PartitionedPostgres, BaseSuite):
 
 
 class TestPartitionedPostgresPrevious(PartitionedPostgres, PreviousSuite):
+    pass
+
+
+class TestPartitionedPostgresSweeps(PartitionedPostgres, SweepSuite):
     pass
 
 

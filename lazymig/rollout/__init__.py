@@ -20,12 +20,15 @@ from lazymig.rollout._census import Census, Stragglers, census, stragglers
 from lazymig.rollout._phases import Step
 from lazymig.rollout._restoring import Restored, restore
 from lazymig.rollout._status import PHASES, ReleaseStatus, Status, status
+from lazymig.rollout._sweep import sweep
+from lazymig.rollout._sweep_report import FailedActor, SweepReport
 from lazymig.rollout._verdict import CODES, Gate, Reason
 
 __all__ = [
     "CODES",
     "PHASES",
     "Census",
+    "FailedActor",
     "Gate",
     "Reason",
     "ReleaseStatus",
@@ -33,6 +36,7 @@ __all__ = [
     "Status",
     "Step",
     "Stragglers",
+    "SweepReport",
     "census",
     "flip",
     "forget",
@@ -45,5 +49,6 @@ __all__ = [
     "restore",
     "status",
     "stragglers",
+    "sweep",
     "unpin",
 ]
