@@ -12,6 +12,7 @@ from lazymig._records import NO_MARKS, ActorKey, Marks, StoredActor
 if TYPE_CHECKING:
     from lazymig._bases import BaseWrite
     from lazymig._entries import Entry, Range
+    from lazymig._quarantine import Failure
     from lazymig._records import Fence, Stamp
 
 
@@ -49,6 +50,7 @@ class Row:
     marks: Marks = NO_MARKS
     tables: dict[str, Table] = field(default_factory=dict)
     base: Base | None = None
+    failure: Failure | None = None
 
     @property
     def has_entries(self) -> bool:
@@ -75,8 +77,15 @@ class Row:
         revision = self.revision if change.is_current else before
         self.base = Base(change.applied, revision, change.digest, states)
 
+    def tidy(self, *, clears_failure: bool) -> None:
+        """Leave nothing of an actor but its revision if no value is, nor a record that is to go."""
+        if self.is_blank:
+            self.stamp, self.marks = None, NO_MARKS
+        if self.is_blank or clears_failure:
+            self.failure = None
+
     def stored(self, key: ActorKey) -> StoredActor:
         """Return the actor as others see it."""
         owner, number = (None, 0) if self.fence is None else (self.fence.node, self.fence.number)
         states = dict(self.states)
-        return StoredActor(key, self.revision, self.stamp, states, owner, number, self.marks, self.base)
+        return StoredActor(key, self.revision, self.stamp, states, owner, number, self.marks, self.base, self.failure)

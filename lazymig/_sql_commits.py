@@ -36,7 +36,7 @@ def store(dealing: Dealing, commit: Commit, lineage: Lineage) -> Operation[Commi
     stamp = yield from lineage.columns(commit.key.type, commit.stamp)
     of = {**of_lock(commit.key, commit.fence), **stamp, "revision": commit.revision, "keep": not commit.release}
     of |= {"epoch": commit.epoch, "puts_nothing": puts_nothing(commit)}
-    of["has_new_sets"] = commit.has_new_sets
+    of |= {"has_new_sets": commit.has_new_sets, "clears_failure": commit.clears_failure}
     entries = None
     if commit.marks is not None:
         of |= {"converting": commit.marks.converting, "oldest": commit.marks.oldest}

@@ -10,6 +10,7 @@ from lazymig.postgres import open_postgres
 from lazymig.sqlite import open_sqlite
 from lazymig.testing.base_suite import BaseSuite
 from lazymig.testing.entry_suite import EntrySuite
+from lazymig.testing.failure_suite import FailureSuite
 from lazymig.testing.fleet_suite import FleetSuite
 from lazymig.testing.policy_suite import PolicySuite
 from lazymig.testing.ruling_suite import RulingSuite
@@ -59,6 +60,10 @@ class TestMemoryBases(Memory, BaseSuite):
     pass
 
 
+class TestMemoryFailures(Memory, FailureSuite):
+    pass
+
+
 class TestMemoryRulings(Memory, RulingSuite):
     pass
 
@@ -88,6 +93,10 @@ class TestSQLiteBases(SQLite, BaseSuite):
     pass
 
 
+class TestSQLiteFailures(SQLite, FailureSuite):
+    pass
+
+
 class TestSQLiteRulings(SQLite, RulingSuite):
     pass
 
@@ -113,6 +122,10 @@ class TestSQLiteWithoutSyncBases(SQLiteWithoutSync, BaseSuite):
     pass
 
 
+class TestSQLiteWithoutSyncFailures(SQLiteWithoutSync, FailureSuite):
+    pass
+
+
 class TestSQLiteWithoutSyncRulings(SQLiteWithoutSync, RulingSuite):
     pass
 
@@ -135,6 +148,10 @@ class TestInlineSQLitePolicies(InlineSQLite, PolicySuite):
 
 
 class TestInlineSQLiteBases(InlineSQLite, BaseSuite):
+    pass
+
+
+class TestInlineSQLiteFailures(InlineSQLite, FailureSuite):
     pass
 
 
@@ -174,6 +191,10 @@ class TestPostgresBases(Postgres, BaseSuite):
     pass
 
 
+class TestPostgresFailures(Postgres, FailureSuite):
+    pass
+
+
 class TestPostgresRulings(Postgres, RulingSuite):
     pass
 
@@ -196,6 +217,10 @@ class TestPartitionedPostgresPolicies(PartitionedPostgres, PolicySuite):
 
 
 class TestPartitionedPostgresBases(PartitionedPostgres, BaseSuite):
+    pass
+
+
+class TestPartitionedPostgresFailures(PartitionedPostgres, FailureSuite):
     pass
 
 

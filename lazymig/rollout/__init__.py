@@ -4,6 +4,7 @@ Unknown means no. A *gate* answers whether a step is safe, with machine-readable
 `unpin` ask their gate and change the write version in one transaction, while no node registers.
 """
 
+from lazymig._quarantine import Quarantine
 from lazymig.rollout._asking import (
     flip,
     forget,
@@ -17,6 +18,7 @@ from lazymig.rollout._asking import (
 )
 from lazymig.rollout._census import Census, Stragglers, census, stragglers
 from lazymig.rollout._phases import Step
+from lazymig.rollout._quarantined import quarantined, retry
 from lazymig.rollout._status import PHASES, ReleaseStatus, Status, status
 from lazymig.rollout._verdict import CODES, Gate, Reason
 
@@ -25,6 +27,7 @@ __all__ = [
     "PHASES",
     "Census",
     "Gate",
+    "Quarantine",
     "Reason",
     "ReleaseStatus",
     "Status",
@@ -39,6 +42,8 @@ __all__ = [
     "gate_roll_back",
     "gate_unpin",
     "pin",
+    "quarantined",
+    "retry",
     "status",
     "stragglers",
     "unpin",
