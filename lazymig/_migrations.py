@@ -103,13 +103,17 @@ class Migration:
 
     @property
     def checksum_of_all(self) -> int:
-        """63 bits of the code of all its functions: also of its `down`, its `reconcile`, and those of entries."""
+        """63 bits of the code of all its functions: also of its `down`, its `reconcile`, and those of entries.
+
+        How entries are converted counts, too: eagerly or not, and how many beside each other.
+        """
         if self._checksum_of_all == _UNKNOWN:
             conversions = [self.conversions[table] for table in sorted(self.conversions)]
             functions = [self.function, self.downgrade, self.reconciler]
             functions += [function for of in conversions for function in (of.function, of.downgrade)]
             sums = [None if function is None else _checksums.checksum(_innermost(function)) for function in functions]
-            self._checksum_of_all = _checksums.hashed(map(str, [*sums, *(of.table for of in conversions)]))
+            how = [(of.table, of.is_eager, of.concurrency) for of in conversions]
+            self._checksum_of_all = _checksums.hashed(map(str, [*sums, *how]))
         return self._checksum_of_all
 
     def one_way(self) -> Iterator[str]:
@@ -269,18 +273,18 @@ class Chain:
         found = ((migration.packed, migration.checksum) for migration in self.migrations)
         return {version: checksum for version, checksum in found if checksum is not None}
 
-    def checksum_of(self, version: int, applied: AppliedSet) -> int | None:
+    def checksum_of(self, version: int, applied: AppliedSet) -> int:
         """Return 63 bits of what runs to bring an actor to a version, packed: its migration and the pending ones below.
 
         Those below count, too: what a migration is handed, and whether the result can be stored, is their doing.
 
         Returns:
-            None if the version is not registered. A function without source counts by its migration alone.
+            0 if the version is not registered. A function without source never counts as another one.
         """
         ran = [step for step in self.migrations if step.packed <= version and not applied.has(step.packed)]
         last = next((step for step in self.migrations if step.packed == version), None)
         if last is None:
-            return None
+            return 0
         steps = ran if last in ran else [*ran, last]
         return _checksums.hashed(f"{step.packed} {step.checksum_of_all}" for step in steps)
 

@@ -15,6 +15,7 @@
         StateTooOldError
         LateMigrationError
         MigrationFailedError
+        QuarantinedError
         CorruptStateError
         NotLoadedError
         NoEntryError
@@ -57,6 +58,7 @@ from lazymig.errors._activation import (
     NewerStateError,
     NoEntryError,
     NotLoadedError,
+    QuarantinedError,
     ReadOnlyActionError,
     StateTooOldError,
 )
@@ -123,6 +125,7 @@ __all__ = [
     "NodeDrainingError",
     "NodeStoppedError",
     "NotLoadedError",
+    "QuarantinedError",
     "QueueFullError",
     "ReadOnlyActionError",
     "ReentrantCallError",
