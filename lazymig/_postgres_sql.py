@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TABLES = (
-    *("actor", "base", "call", "entry", "fleet", "heartbeat", "layout", "lineage", "node", "offer", "policy"),
-    *("previous", "recovery", "release", "state", "sweep", "sweep_pause"),
+    *("actor", "base", "call", "entry", "failure", "fleet", "heartbeat", "layout", "lineage", "node", "offer"),
+    *("policy", "previous", "recovery", "release", "state", "sweep", "sweep_pause"),
 )
 """What a schema holds that is laid out."""
 
@@ -46,6 +46,7 @@ LAYOUTS = (
         owner text COLLATE "C", number int8 NOT NULL DEFAULT 0,
         converting int8 NOT NULL DEFAULT 0, oldest int8,
         base_lineage int8, base_revision int8, base_digest int8,
+        failing boolean NOT NULL DEFAULT false,
         PRIMARY KEY (type, id)
     ) /* partitions */;
     CREATE INDEX actor_lineage ON lazymig.actor (type, lineage, id);
@@ -72,6 +73,11 @@ LAYOUTS = (
         key text COLLATE "C" NOT NULL, value bytea NOT NULL, lineage int8 NOT NULL,
         PRIMARY KEY (type, id, name, key)
     ) /* partitions */;
+    CREATE TABLE lazymig.failure (
+        type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,
+        failed_at int8 NOT NULL, retry_at int8 NOT NULL, record text NOT NULL,
+        PRIMARY KEY (type, id)
+    ) {_ROOM};
     CREATE TABLE lazymig.lineage (
         id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, type text COLLATE "C" NOT NULL, applied text NOT NULL
     );

@@ -7,7 +7,7 @@ never used twice, whatever a store forgets, and only equality is compared.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lazymig._bases import Base, BaseWrite, WritePolicy
     from lazymig._entries import Entry
     from lazymig._fleet_records import Offer
+    from lazymig._quarantine import Failure, Quarantine
 
 MAX_ID_BYTES = 1_000
 MAX_NAME_BYTES = 200
@@ -201,6 +202,7 @@ class StoredActor(NamedTuple):
         number: Number of the holder's fence, 0 without a holder.
         marks: Of its entries.
         base: What newer software last stored, where older software can't; None without one.
+        failure: Of the migration that failed last; None without one.
     """
 
     key: ActorKey
@@ -211,6 +213,7 @@ class StoredActor(NamedTuple):
     number: int = 0
     marks: Marks = NO_MARKS
     base: Base | None = None
+    failure: Failure | None = None
 
 
 class Previous(NamedTuple):
@@ -269,6 +272,7 @@ class Commit(NamedTuple):
         has_new_sets: Whether the stamp is known to have other sets than the stored one: it only saves time.
         keeps_previous: Whether the stamp and all states as stored before it are kept, in place of what was kept so far;
             False: nothing is kept any more; None: what is kept stays.
+        clears_failure: Remove the record of a migration that failed.
     """
 
     key: ActorKey
@@ -283,6 +287,7 @@ class Commit(NamedTuple):
     base: BaseWrite | None = None
     has_new_sets: bool = False
     keeps_previous: bool | None = None
+    clears_failure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +321,7 @@ class ActorRecord:
         revision: Counts the actor's commits.
         converting: The version that an eager conversion of its entries is under way to, or None.
         has_entries: Whether its tables have entries.
-        quarantine: None.
+        quarantine: The record of its migration that failed; None without one.
     """
 
     key: ActorKey
@@ -326,4 +331,4 @@ class ActorRecord:
     revision: int = 0
     converting: Version | None = None
     has_entries: bool = False
-    quarantine: None = field(default=None)
+    quarantine: Quarantine | None = None

@@ -39,6 +39,7 @@ def store(dealing: Dealing, commit: Commit, lineage: Lineage) -> Operation[Commi
     of = {**of_lock(commit.key, commit.fence), **stamp, "revision": commit.revision, "keep": not commit.release}
     of |= {"epoch": commit.epoch, "puts_nothing": puts_nothing(commit)}
     of |= {"has_new_sets": commit.has_new_sets, "keeps_previous": commit.keeps_previous}
+    of["clears_failure"] = commit.clears_failure
     entries = None
     if commit.marks is not None:
         of |= {"converting": commit.marks.converting, "oldest": commit.marks.oldest}

@@ -27,7 +27,7 @@ _CLAIMED = """
             EXISTS (SELECT 1 FROM entry WHERE type = :type AND id = :id)
             OR EXISTS (SELECT 1 FROM base WHERE type = :type AND id = :id)
         ) THEN 0 ELSE oldest END,
-        base_lineage, base_revision, base_digest, (SELECT epoch FROM policy WHERE type = :type),
+        base_lineage, base_revision, base_digest, failing, (SELECT epoch FROM policy WHERE type = :type),
         COALESCE((SELECT sum(length(value)) FROM state WHERE type = :type AND id = :id), 0) + CASE
             WHEN base_lineage IS NULL THEN 0
             ELSE COALESCE((SELECT sum(length(value)) FROM base WHERE type = :type AND id = :id), 0)
@@ -58,9 +58,11 @@ _STATES = "SELECT name, value FROM state WHERE type = :type AND id = :id"
 
 _KEPT = "SELECT name, value FROM base WHERE type = :type AND id = :id"
 
+_FAILURE = "SELECT failed_at, retry_at, record FROM failure WHERE type = :type AND id = :id"
+
 _READ = """
     SELECT revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-        lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest,
+        lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest, failing,
         state.name, state.value
     FROM actor LEFT JOIN node ON node.incarnation = actor.owner
     LEFT JOIN state ON state.type = actor.type AND state.id = actor.id
@@ -69,7 +71,7 @@ _READ = """
 
 _SCAN = """
     SELECT page.id, revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-        lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest,
+        lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest, failing,
         state.name, state.value
     FROM (
         SELECT * FROM actor WHERE type = :type AND id > :after AND (
@@ -83,8 +85,8 @@ _SCAN = """
     ORDER BY page.id
 """
 
-_BASE_AT, _STATE_AT = 8, 11
-"""Where the base's lineage is in what `_READ` returns, and where a state's name and value begin."""
+_BASE_AT, _FAILING_AT, _STATE_AT = 8, 11, 12
+"""Where the base's lineage is in what `_READ` returns, whether there is a failure, where a state's columns begin."""
 
 _NO_STATE = (None, None)
 
@@ -104,14 +106,18 @@ _COMMIT_AS_BEFORE = _COMMIT.replace("version = :version, lineage = :lineage, wri
 )
 """Where the stamp's sets stay: naming a column in SET costs an entry of each index that has it, changed or not."""
 
+_DROP_FAILURE = "DELETE FROM failure WHERE type = :type AND id = :id"
+
 _BLANK = """
-    UPDATE actor SET version = NULL, lineage = NULL, written_by = NULL, migrated_at = NULL, converting = 0
+    UPDATE actor SET version = NULL, lineage = NULL, written_by = NULL, migrated_at = NULL, converting = 0, failing = 0
     WHERE type = :type AND id = :id AND base_lineage IS NULL
     AND NOT EXISTS (SELECT 1 FROM state WHERE type = :type AND id = :id)
     AND NOT EXISTS (SELECT 1 FROM entry WHERE type = :type AND id = :id)
     RETURNING revision
 """
 """Where nothing is left of an actor but its revision."""
+
+_CLEAR_FAILURE = "UPDATE actor SET failing = 0 WHERE type = :type AND id = :id"
 
 _PUT_STATE = """
     INSERT INTO state (type, id, name, value) VALUES (:type, :id, :name, :value)
@@ -191,12 +197,14 @@ class SQLiteDealing:
         if not rows:
             (rows,) = yield trip((_CLAIM_NEW, of))
         if rows:
-            revision, *stamp, epoch, size = rows[0]
+            revision, *stamp, failing, epoch, size = rows[0]
             actor = (revision, of["node"], of["number"], *stamp)
-            reads = [(_STATES, of), *_more(of, epoch, stamp[_BASE_AT - 3])]
+            base = stamp[_BASE_AT - 3]
+            reads = [(_STATES, of), *_more(of, epoch, base, failing)]
             states, *more = yield Batch(reads, is_last=True, is_large=size > BRIEF_BYTES)
             policy = None if epoch is None else more.pop(0)[0]
-            return Claimed(of["node"], Found(actor, states, *more), policy)
+            kept = [] if base is None else more.pop(0)
+            return Claimed(of["node"], Found(actor, states, kept, *more), policy)
         (rows,) = yield last((_HOLDER, of))
         return Claimed(rows[0][0]) if rows else None
 
@@ -219,6 +227,8 @@ class SQLiteDealing:
             else:
                 yield trip((_PUT_STATE, actor | {"name": name, "value": data}))
         yield from _blank(of)
+        if of["clears_failure"]:
+            yield trip((_CLEAR_FAILURE, of), (_DROP_FAILURE, of))
         return int(rows[0][0])
 
     def commit_entries(
@@ -281,10 +291,11 @@ class SQLiteDealing:
         return found
 
     def _found(self, of: Mapping[str, Any], rows: Rows) -> Operation[Found]:
-        actor = rows[0][:_STATE_AT]
+        actor = rows[0][:_FAILING_AT]
         states = [row[_STATE_AT:] for row in rows if row[_STATE_AT:] != _NO_STATE]
         kept = [] if actor[_BASE_AT] is None else (yield trip((_KEPT, of)))[0]
-        return Found(actor, states, kept)
+        failure = (yield trip((_FAILURE, of)))[0] if rows[0][_FAILING_AT] else []
+        return Found(actor, states, kept, failure)
 
     def entries(
         self, of: Mapping[str, Any], limit: int, max_bytes: int, *, is_reverse: bool
@@ -306,13 +317,14 @@ class SQLiteDealing:
 def _blank(of: Mapping[str, Any]) -> Operation[None]:
     (rows,) = (yield trip((_BLANK, of))) if of["puts_nothing"] else [[]]
     if rows:
-        yield trip((previous_sql.DROP, of))
+        yield trip((previous_sql.DROP, of), (_DROP_FAILURE, of))
 
 
-def _more(of: Mapping[str, Any], epoch: Any, base: Any) -> list[Statement]:
-    """Return what is read of an actor that few have: a write policy, a base."""
+def _more(of: Mapping[str, Any], epoch: Any, base: Any, failing: Any) -> list[Statement]:
+    """Return what is read of an actor that few have: a write policy, a base, a failure."""
     policy = [] if epoch is None else [(POLICY, of)]
-    return policy if base is None else [*policy, (_KEPT, of)]
+    kept = [] if base is None else [(_KEPT, of)]
+    return [*policy, *kept, (_FAILURE, of)] if failing else [*policy, *kept]
 
 
 DIALECT = Dialect(

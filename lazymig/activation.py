@@ -361,6 +361,7 @@ class Activation:
         eager = holding.eager_tables()
         if plan.must_commit or eager:
             holding.check_writable()
+            holding.check_quarantine(plan, eager)
             work = Upbringing(self, holding, self._states, lease, plan, eager, self._telling)
             if eager or plan.is_async:
                 await holding.migrate(work.run, self._activation_seconds)
@@ -368,8 +369,10 @@ class Activation:
                 await work.run()
         elif plan.takes_base:
             self._take(plan)
+            holding.note_up()
         else:
             holding.plan = plan
+            holding.note_up()
         self._telling.activated(lease.stamp, len(plan.steps))
 
     def _take(self, plan: Plan) -> None:

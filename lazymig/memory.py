@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig._bases import NO_POLICY, WritePolicy
 from lazymig._entries import Count, Page
+from lazymig._memory_failures import MemoryFailures
 from lazymig._memory_post import MemoryPost, Registered
 from lazymig._memory_rows import Row, Table
 from lazymig._memory_rulings import MemoryRulings
 from lazymig._memory_sweeping import MemorySweeping
-from lazymig._records import NO_MARKS, ActorKey, Claim, Held, StoredActor
+from lazymig._records import ActorKey, Claim, Held, StoredActor
 from lazymig.errors import LeaseLostError, StoreClosedError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class MemoryStore:
         self._rulings = MemoryRulings(self._rows, self._policies)
         self.post = MemoryPost(self._check_open, clock, self._nodes, self._policies, self._holder)
         self.sweeping = MemorySweeping(self._check_open, self._rows, self._nodes, self._policies)
+        self.failures = MemoryFailures(self._check_open, self._rows, self._nodes)
 
     async def register(
         self, node: NodeRecord, *, replaces: str | None = None, ruling: Callable[[], Ruling] | None = None
@@ -158,8 +160,7 @@ class MemoryStore:
             row.marks = commit.marks if row.has_entries else commit.marks._replace(oldest=None)
         if commit.base is not None:
             row.change_base(commit.base)
-        if row.is_blank:
-            row.stamp, row.marks, row.previous = None, NO_MARKS, None
+        row.tidy(clears_failure=commit.clears_failure)
         if commit.release:
             row.fence = None
         return row.revision

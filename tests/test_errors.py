@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ MADE: list[errors.LazymigError] = [
     errors.LateMigrationError(KEY, TWO, [ONE]),
     errors.LateMigrationError(None, TWO, [ONE], actor_type="Car", count=7),
     errors.MigrationFailedError(KEY, ONE, "function", "KeyError: 'x'"),
+    errors.QuarantinedError(KEY, ONE, "function", "KeyError: 'x'", 3, datetime(2026, 5, 4, tzinfo=UTC)),
     errors.CorruptStateError(KEY, "it is no JSON"),
     errors.NewerStateError(KEY, TWO, ONE, ["n1"], ("log", "k")),
     errors.StateTooOldError(KEY, ONE, TWO, ("log", "k")),

@@ -10,6 +10,7 @@ from lazymig.postgres import open_postgres
 from lazymig.sqlite import open_sqlite
 from lazymig.testing.base_suite import BaseSuite
 from lazymig.testing.entry_suite import EntrySuite
+from lazymig.testing.failure_suite import FailureSuite
 from lazymig.testing.fleet_suite import FleetSuite
 from lazymig.testing.policy_suite import PolicySuite
 from lazymig.testing.previous_suite import PreviousSuite
@@ -69,6 +70,10 @@ class TestMemorySweeps(Memory, SweepSuite):
     pass
 
 
+class TestMemoryFailures(Memory, FailureSuite):
+    pass
+
+
 class TestMemoryRulings(Memory, RulingSuite):
     pass
 
@@ -106,6 +111,10 @@ class TestSQLiteSweeps(SQLite, SweepSuite):
     pass
 
 
+class TestSQLiteFailures(SQLite, FailureSuite):
+    pass
+
+
 class TestSQLiteRulings(SQLite, RulingSuite):
     pass
 
@@ -139,6 +148,10 @@ class TestSQLiteWithoutSyncSweeps(SQLiteWithoutSync, SweepSuite):
     pass
 
 
+class TestSQLiteWithoutSyncFailures(SQLiteWithoutSync, FailureSuite):
+    pass
+
+
 class TestSQLiteWithoutSyncRulings(SQLiteWithoutSync, RulingSuite):
     pass
 
@@ -169,6 +182,10 @@ class TestInlineSQLitePrevious(InlineSQLite, PreviousSuite):
 
 
 class TestInlineSQLiteSweeps(InlineSQLite, SweepSuite):
+    pass
+
+
+class TestInlineSQLiteFailures(InlineSQLite, FailureSuite):
     pass
 
 
@@ -216,6 +233,10 @@ class TestPostgresSweeps(Postgres, SweepSuite):
     pass
 
 
+class TestPostgresFailures(Postgres, FailureSuite):
+    pass
+
+
 class TestPostgresRulings(Postgres, RulingSuite):
     pass
 
@@ -246,6 +267,10 @@ class TestPartitionedPostgresPrevious(PartitionedPostgres, PreviousSuite):
 
 
 class TestPartitionedPostgresSweeps(PartitionedPostgres, SweepSuite):
+    pass
+
+
+class TestPartitionedPostgresFailures(PartitionedPostgres, FailureSuite):
     pass
 
 

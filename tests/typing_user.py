@@ -26,6 +26,7 @@ from lazymig import (
     errors,
     hooks,
     open_store,
+    rollout,
 )
 from lazymig.store import Store
 
@@ -187,7 +188,7 @@ async def inspect(node: Node) -> None:
     assert_type(record.key, ActorKey)
     assert_type(record.owner, str | None)
     assert_type(record.states["profile"], Any)
-    assert_type(record.quarantine, None)
+    assert_type(record.quarantine, rollout.Quarantine | None)
     assert_type(record.info.version, Version)
     assert_type(record.info.applied, tuple[Version, ...])
     assert_type(record.info.written_by, Version)

@@ -22,6 +22,7 @@ COMMANDS = {
     "inspect": "Show what is stored of one actor.",
     "migrations": "Show what is registered, and how many actors are at each version.",
     "nodes": "List the nodes of the fleet; drain one, or forget one that is dead.",
+    "quarantine": "List actors whose migration failed; let them be tried again.",
     "restore": "Put one actor back to what it was before a major version.",
     "rollout": "Show where a deploy is; set what a type is written at.",
 }

@@ -15,6 +15,7 @@
         StateTooOldError
         LateMigrationError
         MigrationFailedError
+        QuarantinedError
         CorruptStateError
         NotLoadedError
         NoEntryError
@@ -58,6 +59,7 @@ from lazymig.errors._activation import (
     NewerStateError,
     NoEntryError,
     NotLoadedError,
+    QuarantinedError,
     ReadOnlyActionError,
     RestoreError,
     StateTooOldError,
@@ -125,6 +127,7 @@ __all__ = [
     "NodeDrainingError",
     "NodeStoppedError",
     "NotLoadedError",
+    "QuarantinedError",
     "QueueFullError",
     "ReadOnlyActionError",
     "ReentrantCallError",

@@ -5,6 +5,7 @@ Unknown means no. A *gate* answers whether a step is safe, with machine-readable
 with one actor.
 """
 
+from lazymig._quarantine import Quarantine
 from lazymig.rollout._asking import (
     flip,
     forget,
@@ -18,6 +19,7 @@ from lazymig.rollout._asking import (
 )
 from lazymig.rollout._census import Census, Stragglers, census, stragglers
 from lazymig.rollout._phases import Step
+from lazymig.rollout._quarantined import quarantined, retry
 from lazymig.rollout._restoring import Restored, restore
 from lazymig.rollout._status import PHASES, ReleaseStatus, Status, status
 from lazymig.rollout._sweep import sweep
@@ -30,6 +32,7 @@ __all__ = [
     "Census",
     "FailedActor",
     "Gate",
+    "Quarantine",
     "Reason",
     "ReleaseStatus",
     "Restored",
@@ -46,7 +49,9 @@ __all__ = [
     "gate_roll_back",
     "gate_unpin",
     "pin",
+    "quarantined",
     "restore",
+    "retry",
     "status",
     "stragglers",
     "sweep",
