@@ -208,6 +208,7 @@ class Holding:
             return
         applied, runs = self.found().applied, plan.runs or bool(eager)
         if _quarantine.holds_up(failure, self.type.chain, applied, runs=runs, now=self.lease.time):
+            self.lease.doubt()  # an operator may let it be tried meanwhile
             version = _version.unpack(failure.version)
             raise QuarantinedError(self.key, version, failure.name, failure.error, failure.attempts, failure.retry_at)
 

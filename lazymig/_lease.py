@@ -185,8 +185,12 @@ class Lease:
             self.failure, self.clears_failure = None, False
         return True
 
+    def doubt(self) -> None:
+        """Get the lock anew before it is used again, and with it the time and what others may change beside it."""
+        self._is_unsettled = True
+
     async def note_failure(self, failure: Failure) -> None:
-        """Record a migration that failed; the lock is got anew before it is used again, and with it the time.
+        """Record a migration that failed; see `doubt`.
 
         Raises:
             LeaseLostError: Another node may have taken the actor; nothing was recorded.
@@ -196,7 +200,7 @@ class Lease:
         await uncut(self._note_failure(failure))
 
     async def _note_failure(self, failure: Failure) -> None:
-        self._is_unsettled = True
+        self.doubt()
         try:
             await self._store.failures.note(self.key, self.fence, failure)
         except LeaseLostError:

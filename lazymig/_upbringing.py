@@ -104,7 +104,9 @@ class Upbringing:
     async def _note_failure(self, error: MigrationFailedError) -> None:
         holding, lease = self._holding, self._lease
         version = _version.pack(error.version)
-        reason = error.reason if error.entry is None else f"of entry {error.entry!r} of {error.table!r}: {error.reason}"
+        reason = error.reason
+        if error.entry is not None:
+            reason = f"entry {error.entry!r} of table {error.table!r}: {reason}"
         checksum = holding.type.chain.checksum_of(version, holding.found().applied)
         failure = failed(
             lease.failure, version, error.name, reason, at=lease.time, node=lease.node_label, checksum=checksum

@@ -51,7 +51,7 @@ async def _read(store: Store, actor_type: str | None) -> AsyncIterator[Quarantin
 async def retry(store: Store, actor_type: ActorType[Any] | str, actor_id: str | None = None) -> int:
     """Let quarantined actors be tried again at their next activation; the number of attempts stays.
 
-    A node that has an actor active sees it once it has given the actor up.
+    A node that holds an actor's lock may refuse once more.
 
     Args:
         store: An open store.
