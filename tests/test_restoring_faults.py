@@ -11,7 +11,8 @@ from lazymig import errors, rollout
 from lazymig._entries import Range
 from lazymig._records import Previous
 from lazymig.testing import Fault, FaultyStore
-from tests.test_restoring import FLEET, fill
+from tests.test_restoring import FLEET
+from tests.test_restoring_entries import fill
 from tests.wallets import KEY, load, save, stored
 
 if TYPE_CHECKING:
