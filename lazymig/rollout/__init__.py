@@ -23,6 +23,7 @@ from lazymig.rollout._quarantined import quarantined, retry
 from lazymig.rollout._restoring import Restored, restore
 from lazymig.rollout._status import PHASES, ReleaseStatus, Status, status
 from lazymig.rollout._sweep import sweep
+from lazymig.rollout._sweep_notes import SweepStatus, sweep_statuses
 from lazymig.rollout._sweep_report import FailedActor, SweepReport
 from lazymig.rollout._verdict import CODES, Gate, Reason
 
@@ -40,6 +41,7 @@ __all__ = [
     "Step",
     "Stragglers",
     "SweepReport",
+    "SweepStatus",
     "census",
     "flip",
     "forget",
@@ -55,5 +57,6 @@ __all__ = [
     "status",
     "stragglers",
     "sweep",
+    "sweep_statuses",
     "unpin",
 ]
