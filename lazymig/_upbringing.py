@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lazymig._migrations import Migration
     from lazymig._plan import Plan
     from lazymig._running import Staged
+    from lazymig._slots import Slots
     from lazymig._telling import Telling
     from lazymig.activation import Activation
     from lazymig.state import State
@@ -68,6 +69,7 @@ class Upbringing:
         plan: What is to be done.
         eager: Tables whose entries are converted first, to which version, packed.
         telling: Told of it.
+        slots: Of the node, one of which is held while something runs; None: as many as come.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917  (the activation's parts)
@@ -79,6 +81,7 @@ class Upbringing:
         plan: Plan,
         eager: Mapping[str, int],
         telling: Telling,
+        slots: Slots | None,
     ) -> None:
         self._activation = activation
         self._holding = holding
@@ -87,6 +90,12 @@ class Upbringing:
         self._plan = plan
         self._eager = eager
         self._telling = telling
+        self._slots = slots if plan.runs or eager else None
+
+    @property
+    def may_take_long(self) -> bool:
+        """Whether it is known to have something async, or entries to convert, or to have to wait for a slot."""
+        return bool(self._eager) or self._plan.is_async or (self._slots is not None and self._slots.is_full)
 
     async def run(self) -> None:
         """Convert entries, run the plan on copies, commit what came out, and let the handles see it.
@@ -94,6 +103,14 @@ class Upbringing:
         Anew, if the write policy was changed meanwhile: nothing was stored then but converted entries. What fails is
         recorded, under the same lock.
         """
+        if self._slots is None:
+            await self._run_noting()
+            return
+        async with self._slots.one():
+            await self._lease.check()  # it may have been lost meanwhile
+            await self._run_noting()
+
+    async def _run_noting(self) -> None:
         try:
             await self._bring_up()
         except MigrationFailedError as error:
