@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lazymig._presence import Presence
 from lazymig._sql import SqlStore
+from lazymig._sql_failures import SqlFailures
 from lazymig._sql_post import SqlPost
 from lazymig._sqlite_drivers import (
     BUSY_SECONDS,
@@ -39,6 +40,7 @@ from lazymig._sqlite_drivers import (
     steps,
 )
 from lazymig._sqlite_errors import UNSYNCED, translating, trying
+from lazymig._sqlite_failure_sql import FAILURE_DIALECT
 from lazymig._sqlite_groups import Groups
 from lazymig._sqlite_here import Here
 from lazymig._sqlite_layout import APPLICATION_ID, LAYOUTS
@@ -370,7 +372,8 @@ async def open_sqlite(
     try:
         with translating(name):
             await trying(partial(driver.call, partial(lay_out, name=name, create=create)))
-        yield SqlStore(DIALECT, RULING_DIALECT, opened, SqlPost(POST_DIALECT, opened))
+        failures = SqlFailures(FAILURE_DIALECT, opened)
+        yield SqlStore(DIALECT, RULING_DIALECT, opened, SqlPost(POST_DIALECT, opened), failures)
     finally:
         await opened.close()
 
