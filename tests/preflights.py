@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig import Node, Suite
 from lazymig._records import ActorKey
-from lazymig.rollout import FailedActor, SweepReport
-from lazymig.rollout._preflight_report import Preflight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lazymig.rollout import FailedActor, SweepReport
+    from lazymig.rollout._preflight_report import Preflight
     from lazymig.store import Store
 
 CAR = "Car"

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lazymig import Suite, rollout
-from lazymig._records import ActorKey
 from lazymig.rollout import SweepReport, _preflight_copy
 from lazymig.rollout._preflight_report import Difference
 from lazymig.testing import FaultyStore
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lazymig._entries import Count
+    from lazymig._records import ActorKey
     from lazymig.activation import Activation
     from lazymig.store import Store
 
