@@ -19,6 +19,7 @@ from lazymig.rollout._census import Census, Stragglers, census, stragglers
 from lazymig.rollout._phases import Step
 from lazymig.rollout._status import PHASES, ReleaseStatus, Status, status
 from lazymig.rollout._sweep import sweep
+from lazymig.rollout._sweep_notes import SweepStatus, sweep_statuses
 from lazymig.rollout._sweep_report import FailedActor, SweepReport
 from lazymig.rollout._verdict import CODES, Gate, Reason
 
@@ -34,6 +35,7 @@ __all__ = [
     "Step",
     "Stragglers",
     "SweepReport",
+    "SweepStatus",
     "census",
     "flip",
     "forget",
@@ -46,5 +48,6 @@ __all__ = [
     "status",
     "stragglers",
     "sweep",
+    "sweep_statuses",
     "unpin",
 ]

@@ -97,7 +97,36 @@ async def sweep(  # noqa: PLR0913  (the contract's options)
         DefinitionError: An option is none that can be used, or the release may not start beside what the store has.
         StoreError: The store's fault; what was brought up stays so.
     """
-    known = _known(store, suite, actor_type)
+    return await sweep_type(
+        store,
+        _known(store, suite, actor_type),
+        dry_run=dry_run,
+        limit=limit,
+        actors_per_second=actors_per_second,
+        bytes_per_second=bytes_per_second,
+        max_failures=max_failures,
+        build=build,
+        stop=stop,
+        progress=progress,
+        hooks=hooks,
+    )
+
+
+async def sweep_type(  # noqa: PLR0913  (the options of `sweep`)
+    store: Store,
+    actor_type: ActorType[Any],
+    *,
+    dry_run: bool = False,
+    limit: int | None = None,
+    actors_per_second: float | None = ACTORS_PER_SECOND,
+    bytes_per_second: float | None = BYTES_PER_SECOND,
+    max_failures: int = MAX_FAILURES,
+    build: str | None = None,
+    stop: Stop | None = None,
+    progress: Callable[[SweepReport], object] | None = None,
+    hooks: Iterable[Hook] = (),
+) -> SweepReport:
+    """Do as `sweep`, of a type that is known."""
     _options.check_count("max_failures", max_failures)
     if limit is not None:
         _options.check_count("limit", limit)
@@ -106,11 +135,13 @@ async def sweep(  # noqa: PLR0913  (the contract's options)
             _options.check_positive(name, rate)
     listeners: tuple[Any, ...] = tuple(_options.read_items("hooks", hooks, callable, "Write a list of functions."))
     pace = Pace(actors_per_second, bytes_per_second)
-    known.freeze()
+    actor_type.freeze()
     if dry_run:
-        return await rehearse(store, known, pace, limit=limit, max_failures=max_failures, stop=stop, progress=progress)
-    async with Hand(store, known, "sweep", build) as hand:
-        run = _Sweep(store, known, hand, pace, listeners, limit, max_failures, stop, progress)
+        return await rehearse(
+            store, actor_type, pace, limit=limit, max_failures=max_failures, stop=stop, progress=progress
+        )
+    async with Hand(store, actor_type, "sweep", build) as hand:
+        run = _Sweep(store, actor_type, hand, pace, listeners, limit, max_failures, stop, progress)
         return await run.run()
 
 
@@ -237,6 +268,7 @@ class _Sweep:
 
     async def _is_ready(self) -> bool:
         """Wait until the next batch may come; tell whether one is to."""
+        await self._pace.sleep(0.0)  # a store in memory never lets others run
         now = self._pace.clock()
         if self._progress is not None and now - self._told_at >= PROGRESS_SECONDS:
             self._told_at = now

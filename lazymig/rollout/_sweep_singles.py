@@ -79,7 +79,7 @@ class Singles:
         return any(is_stored for _, is_stored in sizes)
 
     async def _bring_up(self, key: ActorKey) -> tuple[int, bool | None]:
-        """Bring one up; return the bytes of its states, before and after, and whether it was stored: None if it failed."""
+        """Bring one up; return the bytes of its states, old and new, and whether it was stored, None if it can't be."""
         tally = self._tally
         try:
             lease = await self._hand.lock(key)
