@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig import _version
 from lazymig._bases import WritePolicy
+from lazymig._calls import offers_of
 from lazymig._records import ActorKey
+from lazymig._releases import check_write_version
 from lazymig.errors import CorruptStateError, NewerStateError
 from lazymig.rollout._preflight_copy import copied
 from lazymig.rollout._preflight_report import Findings, Growth
@@ -55,6 +57,7 @@ async def rehearse(  # noqa: PLR0913  (the options of `sweep`)
 
     Raises:
         NewerStateError: The type is written at a version above what the suite supports.
+        WriteVersionError: It is written at a version that this software has no way down to.
         StoreError: The store's fault.
         CorruptStateError: What all actors of the type share can't be read.
     """
@@ -63,6 +66,8 @@ async def rehearse(  # noqa: PLR0913  (the options of `sweep`)
         policy = WritePolicy(_version.pack(actor_type.write_version), 1)
     if policy.version is not None and policy.version > actor_type.chain.release.highest:
         raise NewerStateError(None, _version.unpack(policy.version), actor_type.supported, of="type")
+    (offer,) = offers_of({actor_type.name: actor_type})
+    check_write_version(offer, policy.version)
     counts = await store.census(actor_type.name)
     run = _Preflight(store, actor_type, policy, counts, pace)
     run.limit, run.max_failures, run.stop, run.progress = limit, max_failures, stop, progress
