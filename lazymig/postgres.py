@@ -28,10 +28,12 @@ from lazymig import _postgres_sql as sql
 from lazymig._postgres_dealing import dialect
 from lazymig._postgres_driver import CONNECT_SECONDS, CONNECTING, PAUSES, Driver, hang_up, is_quiet
 from lazymig._postgres_errors import IN_THE_WAY, in_use, translate
+from lazymig._postgres_failure_sql import failure_dialect
 from lazymig._postgres_opening import check_readable, check_server, lay_out
 from lazymig._postgres_post_sql import LISTEN, post_dialect
 from lazymig._postgres_ruling_sql import ruling_dialect
 from lazymig._sql import SqlStore
+from lazymig._sql_failures import SqlFailures
 from lazymig._sql_operations import trip
 from lazymig._sql_post import SqlPost
 from lazymig._sql_read_only import ReadOnly
@@ -164,12 +166,7 @@ class PostgresConnection:
         return self.driver.trips
 
     async def run(
-        self,
-        operation: Callable[[], Operation[T]],
-        *,
-        writes: bool = True,
-        durable: bool = False,
-        brief: bool = False,
+        self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False, brief: bool = False
     ) -> T:
         """See `Connection.run`."""
         self.commits += durable
@@ -253,13 +250,14 @@ async def open_postgres(
         async with await _connect(place) as connection:
             await check_server(connection, place, read_only=read_only)
             await (check_readable(connection, place) if read_only else lay_out(connection, place, create=create))
-    driver = Driver(place.conninfo, place.name, place.schema, place.pool, read_only=read_only)
+    schema = place.schema
+    driver = Driver(place.conninfo, place.name, schema, place.pool, read_only=read_only)
     await driver.open()
     try:
         opened = PostgresConnection(driver, place, clock)
         lent = ReadOnly(opened) if read_only else opened
-        post = SqlPost(post_dialect(place.schema), lent)
-        yield SqlStore(dialect(place.schema), ruling_dialect(place.schema), lent, post)
+        post, failures = SqlPost(post_dialect(schema), lent), SqlFailures(failure_dialect(schema), lent)
+        yield SqlStore(dialect(schema), ruling_dialect(schema), lent, post, failures)
     finally:
         await driver.close()
 

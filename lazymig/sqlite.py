@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lazymig._presence import Presence
 from lazymig._sql import SqlStore
+from lazymig._sql_failures import SqlFailures
 from lazymig._sql_post import SqlPost
 from lazymig._sql_read_only import ReadOnly
 from lazymig._sqlite_drivers import (
@@ -38,6 +39,7 @@ from lazymig._sqlite_drivers import (
     steps,
 )
 from lazymig._sqlite_errors import UNSYNCED, translating, trying
+from lazymig._sqlite_failure_sql import FAILURE_DIALECT
 from lazymig._sqlite_groups import Groups
 from lazymig._sqlite_here import Here
 from lazymig._sqlite_opening import check_readable, check_rights, lay_out
@@ -317,8 +319,9 @@ async def open_sqlite(  # noqa: PLR0913  (named, all but one)
         look = partial(check_readable, name=name) if read_only else partial(lay_out, name=name, create=create)
         with translating(name):
             await trying(partial(driver.call, look))
-        connection = ReadOnly(opened) if read_only else opened
-        yield SqlStore(DIALECT, RULING_DIALECT, connection, SqlPost(POST_DIALECT, connection))
+        lent = ReadOnly(opened) if read_only else opened
+        failures = SqlFailures(FAILURE_DIALECT, lent)
+        yield SqlStore(DIALECT, RULING_DIALECT, lent, SqlPost(POST_DIALECT, lent), failures)
     finally:
         await opened.close()
 

@@ -14,9 +14,11 @@ from psycopg.pq import TransactionStatus
 
 from lazymig import postgres as engine
 from lazymig._postgres_dealing import dialect
+from lazymig._postgres_failure_sql import failure_dialect
 from lazymig._postgres_post_sql import post_dialect
 from lazymig._postgres_ruling_sql import ruling_dialect
 from lazymig._sql import SqlStore
+from lazymig._sql_failures import SqlFailures
 from lazymig._sql_post import SqlPost
 from lazymig._sqlite_opening import lay_out
 from lazymig.memory import MemoryStore
@@ -165,7 +167,8 @@ class PostgresKeep:
             opened = _SteppingConnection(_Stepping(connection), self._place, asyncio.get_running_loop().time)
             opened.poll_seconds = POLL_SECONDS
             post = SqlPost(post_dialect(self._schema), opened)
-            yield SqlStore(dialect(self._schema), ruling_dialect(self._schema), opened, post)
+            failures = SqlFailures(failure_dialect(self._schema), opened)
+            yield SqlStore(dialect(self._schema), ruling_dialect(self._schema), opened, post, failures)
 
     def free_locks(self, store: Store) -> None:
         """There are none."""

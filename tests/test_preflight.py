@@ -216,3 +216,15 @@ async def test_an_actor_that_is_stored_while_it_is_copied_is_copied_anew(store: 
     report = await rollout.sweep(Busy(store), with_entries(eager=True), CAR, **FAST)
     assert (named(report.failed), found(report).untried, len(numbers)) == ([], 1, 6)
     assert "that changed all the time" in found(report).unproven[-1]
+
+
+async def test_quarantined_actors_are_tried_and_that_is_said(store: Store) -> None:
+    await put(store, a='{"n":17}', b='{"n":1}')
+    await rollout.sweep(store, suite_of(faulty), CAR)
+
+    report = await rollout.sweep(store, suite_of(faulty), CAR, **FAST)
+
+    assert "seventeen" in report.failed[0].error
+    assert found(report).quarantined == 1
+    assert any("1 actor come up whose migration failed before" in text for text in found(report).unproven)
+    assert await store.failures.page(CAR) != []

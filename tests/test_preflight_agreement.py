@@ -75,6 +75,7 @@ async def with_a_conversion_that_was_cut_off(store: Store) -> Suite:
     suite = await with_eager_entries(store)
     with suppress(MigrationFailedError):
         await activate(store, suite, "b")
+    await rollout.retry(store, CAR)
     return suite
 
 

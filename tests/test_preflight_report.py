@@ -20,6 +20,7 @@ from tests.preflights import (
     key,
     put,
     suite_of,
+    take_owner,
 )
 
 if TYPE_CHECKING:
@@ -121,6 +122,17 @@ async def test_growth_is_told_in_total_and_of_the_actor_that_grew_most(store: St
     assert preflight.largest == Growth(key("b"), before, before + more)
     assert preflight.bytes_before == before + 2 * len('{"n":1}')
     assert preflight.bytes_after - preflight.bytes_before == 3 * len(',"x":""') + 53
+
+
+async def test_what_is_kept_from_before_a_major_version_counts(store: Store) -> None:
+    await put(store, a='{"n":1}')
+    suite = suite_of(give_owner, take_owner, keep_previous=True)
+    for size in (1, 2):  # what was kept before is replaced
+        report = await rollout.sweep(store, suite, CAR, **FAST)
+        assert found(report).bytes_before == size * len('{"n":1}')
+        assert found(report).bytes_after == 2 * len('{"n":1}')
+        await rollout.sweep(store, suite, CAR)
+        suite = suite_of(give_owner, take_owner, take_owner, keep_previous=True)
 
 
 async def test_actors_that_a_node_holds_are_tried_and_that_is_said(store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,11 +14,14 @@ from lazymig import open_store
 from lazymig._entries import Entry, Range
 from lazymig._postgres_dealing import dialect
 from lazymig._postgres_driver import Driver
+from lazymig._postgres_failure_sql import failure_dialect
 from lazymig._postgres_post_sql import post_dialect
 from lazymig._postgres_ruling_sql import ruling_dialect
+from lazymig._quarantine import failed
 from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Marks, NodeRecord, Stamp
 from lazymig._rulings import AskType
 from lazymig._sql import SqlStore
+from lazymig._sql_failures import SqlFailures
 from lazymig._sql_post import SqlPost
 from lazymig.errors import (
     DefinitionError,
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 
 KEY, FENCE, ONE = ActorKey("Car", "a"), Fence("n1", 1), AppliedSet([1 << 42])
 STAMP = Stamp(ONE, ONE)
+FAILURE = failed(None, 1 << 42, "spoil", "ValueError", at=datetime(2026, 5, 4, tzinfo=UTC), node="n1", checksum=7)
 NOBODY = 65534
 
 
@@ -73,6 +78,7 @@ async def check_reads(store: Store) -> None:
     assert [count.entries for count in await store.tables(KEY)] == [1]
     assert list(await store.types()) == ["Car"]
     assert (await store.policy("Car")).version == 0
+    assert (await store.previous(KEY), list(await store.failures.page())) == (None, [])
     assert (list(await store.sweeping.notes()), list(await store.sweeping.paused())) == ([], [])
 
 
@@ -90,6 +96,8 @@ WRITES: dict[str, Callable[[Store], Coroutine[Any, Any, object]]] = {
     "commit many": lambda store: store.sweeping.commit("Car", "main", FENCE, [], stamp=STAMP, epoch=1),
     "note": lambda store: store.sweeping.note("Car", "n1", b"{}"),
     "pause": lambda store: store.sweeping.pause("Car", is_paused=True),
+    "note a failure": lambda store: store.failures.note(KEY, FENCE, FAILURE),
+    "retry": lambda store: store.failures.retry("Car"),
     "take": lambda store: store.post.take("n1", 1),
     "remove": lambda store: store.post.remove(["c"]),
     "tidy": lambda store: store.post.tidy(),
@@ -280,7 +288,8 @@ async def test_the_server_refuses_what_would_write_too(schema: str) -> None:
     try:
         unguarded = PostgresConnection(driver, place, None)
         post = SqlPost(post_dialect(place.schema), unguarded)
-        store = SqlStore(dialect(place.schema), ruling_dialect(place.schema), unguarded, post)
+        failures = SqlFailures(failure_dialect(place.schema), unguarded)
+        store = SqlStore(dialect(place.schema), ruling_dialect(place.schema), unguarded, post, failures)
         for write in WRITES.values():
             with pytest.raises(StoreReadOnlyError, match="read-only transaction"):
                 await write(store)

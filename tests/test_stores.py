@@ -10,8 +10,10 @@ from lazymig.postgres import open_postgres
 from lazymig.sqlite import open_sqlite
 from lazymig.testing.base_suite import BaseSuite
 from lazymig.testing.entry_suite import EntrySuite
+from lazymig.testing.failure_suite import FailureSuite
 from lazymig.testing.fleet_suite import FleetSuite
 from lazymig.testing.policy_suite import PolicySuite
+from lazymig.testing.previous_suite import PreviousSuite
 from lazymig.testing.ruling_suite import RulingSuite
 from lazymig.testing.store_machine import machine
 from lazymig.testing.store_suite import StoreSuite
@@ -60,7 +62,15 @@ class TestMemoryBases(Memory, BaseSuite):
     pass
 
 
+class TestMemoryPrevious(Memory, PreviousSuite):
+    pass
+
+
 class TestMemorySweeps(Memory, SweepSuite):
+    pass
+
+
+class TestMemoryFailures(Memory, FailureSuite):
     pass
 
 
@@ -93,7 +103,15 @@ class TestSQLiteBases(SQLite, BaseSuite):
     pass
 
 
+class TestSQLitePrevious(SQLite, PreviousSuite):
+    pass
+
+
 class TestSQLiteSweeps(SQLite, SweepSuite):
+    pass
+
+
+class TestSQLiteFailures(SQLite, FailureSuite):
     pass
 
 
@@ -122,7 +140,15 @@ class TestSQLiteWithoutSyncBases(SQLiteWithoutSync, BaseSuite):
     pass
 
 
+class TestSQLiteWithoutSyncPrevious(SQLiteWithoutSync, PreviousSuite):
+    pass
+
+
 class TestSQLiteWithoutSyncSweeps(SQLiteWithoutSync, SweepSuite):
+    pass
+
+
+class TestSQLiteWithoutSyncFailures(SQLiteWithoutSync, FailureSuite):
     pass
 
 
@@ -151,7 +177,15 @@ class TestInlineSQLiteBases(InlineSQLite, BaseSuite):
     pass
 
 
+class TestInlineSQLitePrevious(InlineSQLite, PreviousSuite):
+    pass
+
+
 class TestInlineSQLiteSweeps(InlineSQLite, SweepSuite):
+    pass
+
+
+class TestInlineSQLiteFailures(InlineSQLite, FailureSuite):
     pass
 
 
@@ -191,7 +225,15 @@ class TestPostgresBases(Postgres, BaseSuite):
     pass
 
 
+class TestPostgresPrevious(Postgres, PreviousSuite):
+    pass
+
+
 class TestPostgresSweeps(Postgres, SweepSuite):
+    pass
+
+
+class TestPostgresFailures(Postgres, FailureSuite):
     pass
 
 
@@ -220,7 +262,15 @@ class TestPartitionedPostgresBases(PartitionedPostgres, BaseSuite):
     pass
 
 
+class TestPartitionedPostgresPrevious(PartitionedPostgres, PreviousSuite):
+    pass
+
+
 class TestPartitionedPostgresSweeps(PartitionedPostgres, SweepSuite):
+    pass
+
+
+class TestPartitionedPostgresFailures(PartitionedPostgres, FailureSuite):
     pass
 
 

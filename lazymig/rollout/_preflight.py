@@ -170,7 +170,7 @@ class _Preflight:
         """Try one; return the bytes of its states, before and after, and how long it took."""
         found = self._findings
         try:
-            copy = await copied(self._store, actor, self._policy)
+            copy = await copied(self._store, actor, self._policy, keeps_previous=self._type.keeps_previous)
         except CorruptStateError as error:
             self._fail(FailedActor.of(actor.key, error))
             return 0, 0.0
@@ -179,6 +179,7 @@ class _Preflight:
             return 0, 0.0
         trial = await tried(self._type, copy, self._pace.clock)
         found.held += copy.actor.owner is not None
+        found.quarantined += copy.actor.failure is not None
         found.truncated += not copy.is_whole
         found.waiting += self._has_waiting_entries and copy.actor.marks.oldest is not None
         self._newer += trial.is_newer

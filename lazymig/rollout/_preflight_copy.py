@@ -41,19 +41,21 @@ class Copied(NamedTuple):
         actor: The actor as stored.
         entries: Those of its entries that were copied.
         is_whole: Whether those are all.
+        kept: Bytes of what is kept from before its last major version.
         lease: The copy's lock, in the store in memory.
     """
 
     actor: StoredActor
     entries: Mapping[Place, Entry]
     is_whole: bool
+    kept: int
     lease: Lease
 
     @property
     def size(self) -> int:
-        """Bytes of all that is copied."""
+        """Bytes of all that is stored of it, or was copied."""
         kept = {} if self.actor.base is None else self.actor.base.states
-        return sum(
+        return self.kept + sum(
             [
                 *map(len, self.actor.states.values()),
                 *(len(entry.data) for entry in self.entries.values()),
@@ -62,22 +64,33 @@ class Copied(NamedTuple):
         )
 
 
-async def copied(store: Store, actor: StoredActor, policy: WritePolicy) -> Copied | None:
+async def copied(
+    store: Store, actor: StoredActor, policy: WritePolicy, *, keeps_previous: bool = False
+) -> Copied | None:
     """Return a copy of an actor; None if it is gone, or stored too often to be copied.
+
+    It has no record of a migration that failed: it may be tried at once.
+
+    Args:
+        store: Where it is.
+        actor: As it was read.
+        policy: What its type is written at.
+        keeps_previous: Whether software keeps what it was before a major version.
 
     Raises:
         CorruptStateError: It can't be read.
         StoreError: The store's fault.
     """
+    kept = await previous_size(store, actor.key) if keeps_previous else 0
     for _ in range(_TRIES):
         if actor.marks.oldest is None:
-            return await _put(actor, {}, policy, is_whole=True)
+            return await _put(actor, {}, policy, kept, is_whole=True)
         entries, is_whole = await read_entries(store, actor.key)
         again = await store.read(actor.key)
         if again is None:
             return None
         if again.revision == actor.revision:
-            return await _put(actor, entries, policy, is_whole=is_whole)
+            return await _put(actor, entries, policy, kept, is_whole=is_whole)
         actor = again
     return None
 
@@ -104,7 +117,15 @@ async def read_entries(store: Store, key: ActorKey) -> tuple[dict[Place, Entry],
     return entries, True
 
 
-async def _put(actor: StoredActor, entries: dict[Place, Entry], policy: WritePolicy, *, is_whole: bool) -> Copied:
+async def previous_size(store: Store, key: ActorKey) -> int:
+    """Return the bytes of what is kept of an actor from before its last major version."""
+    previous = await store.previous(key)
+    return 0 if previous is None else sum(map(len, previous.states.values()))
+
+
+async def _put(
+    actor: StoredActor, entries: dict[Place, Entry], policy: WritePolicy, kept: int, *, is_whole: bool
+) -> Copied:
     apart = MemoryStore()
     with on_machine(Machine(heart=_Still)):
         membership = Membership(apart, "preflight", None, float("inf"))
@@ -124,7 +145,7 @@ async def _put(actor: StoredActor, entries: dict[Place, Entry], policy: WritePol
     )  # fmt: skip
     await apart.commit(commit)
     lease = Lease(_got(await apart.claim(actor.key, membership.next_fence())), apart, membership)
-    return Copied(actor, entries, is_whole, lease)
+    return Copied(actor, entries, is_whole, kept, lease)
 
 
 def _writing_at(actor_type: str, version: int | None) -> Ruling:

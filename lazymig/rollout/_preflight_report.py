@@ -50,7 +50,7 @@ class Growth(NamedTuple):
 
     Attributes:
         key: The actor.
-        before: Bytes of its states, its entries, and its base.
+        before: Bytes of its states, its entries, its base, and what is kept from before a major version.
         after: Likewise.
     """
 
@@ -71,7 +71,7 @@ class Preflight:
     Attributes:
         tried: Actors whose copies were brought up, or failed to come up.
         times: How long the migrations of each took, those of its entries included.
-        bytes_before: Size of all that is stored of those that came up: states, entries, bases.
+        bytes_before: Size of all that is stored of those that came up, see `Growth`.
         bytes_after: Likewise, afterwards.
         largest: The actor that grew most; None if none did.
         compared: Actors that were brought down again, and compared with what is stored.
@@ -80,6 +80,7 @@ class Preflight:
         uncompared: Actors that were brought up and not down again: a migration that ran has no `down`, or ran late,
             or older software stored over what newer software had.
         held: Actors that a node holds.
+        quarantined: Actors with the record of a migration that failed; they were tried all the same.
         truncated: Actors that have too many entries to copy all of them.
         waiting: Actors with entries whose conversions come only once the type is written at a later version.
         untried: Actors that it did not come to, or that were never still for long enough.
@@ -95,6 +96,7 @@ class Preflight:
     differences: tuple[Difference, ...] = ()
     uncompared: int = 0
     held: int = 0
+    quarantined: int = 0
     truncated: int = 0
     waiting: int = 0
     untried: int = 0
@@ -148,8 +150,8 @@ class Preflight:
 
 
 _SUMMED = (
-    *("tried", "times", "bytes_before", "bytes_after", "compared", "differing", "uncompared", "held", "truncated"),
-    *("waiting", "untried"),
+    *("tried", "times", "bytes_before", "bytes_after", "compared", "differing", "uncompared", "held", "quarantined"),
+    *("truncated", "waiting", "untried"),
 )
 
 
@@ -164,6 +166,11 @@ def _unproven(found: Preflight) -> Iterator[str]:
     yield "Whether a node of this release may start beside what the store has seen: starting one tells."
     if found.held:
         yield f"What becomes of {_actors(found.held)} that a node holds now: tried as last stored."
+    if found.quarantined:
+        yield (
+            f"When {_actors(found.quarantined)} come up whose migration failed before: they were tried here, a sweep "
+            f"leaves them until their next try is due."
+        )
     if found.truncated:
         yield (
             f"What becomes of the other entries of {_actors(found.truncated)} with more than {MAX_ENTRIES:,} entries "
@@ -202,6 +209,7 @@ class Findings:
     uncompared: int = 0
     tried: int = 0
     held: int = 0
+    quarantined: int = 0
     truncated: int = 0
     waiting: int = 0
     moving: int = 0
@@ -244,6 +252,7 @@ class Findings:
             differences=tuple(sorted(self.differences, key=lambda one: one.key)),
             uncompared=self.uncompared,
             held=self.held,
+            quarantined=self.quarantined,
             truncated=self.truncated,
             waiting=self.waiting,
             untried=left + self.moving,

@@ -14,7 +14,7 @@ from lazymig._running import REHEARSING
 from lazymig.activation import Activation
 from lazymig.errors import ActivationError, DefinitionError, NewerStateError
 from lazymig.hooks import MigrationApplied
-from lazymig.rollout._preflight_copy import read_entries
+from lazymig.rollout._preflight_copy import previous_size, read_entries
 from lazymig.rollout._preflight_differences import first_difference
 from lazymig.rollout._preflight_report import MAX_ENTRIES, Difference
 from lazymig.rollout._sweep_report import FailedActor
@@ -88,7 +88,7 @@ async def tried(actor_type: ActorType[Any], copied: Copied, clock: Callable[[], 
             seconds,
             sum(map(len, copied.actor.states.values())),
             sum(map(len, lease.states.values())),
-            _size(lease, entries),
+            _size(lease, entries) + (await previous_size(lease.store, key) or copied.kept),
             await comparison.run(),
             comparison.has_run,
         )
