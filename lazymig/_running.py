@@ -62,6 +62,10 @@ class Running:
 RUNNING: ContextVar[Running | None] = ContextVar("lazymig_running", default=None)
 
 
+REHEARSING: ContextVar[bool] = ContextVar("lazymig_rehearsing", default=False)
+"""Whether what runs works on copies of what is stored, of which nothing will be stored."""
+
+
 def running_in(owner: object) -> Running | None:
     """Return what runs within an activation in whose context we are, None outside of migrations."""
     running = RUNNING.get()

@@ -23,7 +23,7 @@ from lazymig import _storing
 from lazymig._holding import Holding
 from lazymig._lowering import Lowering, lowered_entries
 from lazymig._records import MAX_NAME_BYTES, check_text
-from lazymig._running import running_in
+from lazymig._running import REHEARSING, running_in
 from lazymig._settling import Settling
 from lazymig._slots import give_way
 from lazymig._tables import Tables
@@ -130,12 +130,12 @@ class Activation:
         """Whether the migration that runs is a projection: its results are not yet all that is stored of the actor.
 
         It may run again whenever older software has stored, so it has no effects outside; nor where it ran as one
-        before. A ``context_factory`` hands the activation on to ask for it. False where no migration runs.
+        before, nor in a dry run of a sweep. A ``context_factory`` hands it on. False where no migration runs.
         """
         running = running_in(self)
         if running is None or running.step is None:
             return False
-        return self._holding.is_projection(running.step.packed)
+        return REHEARSING.get() or self._holding.is_projection(running.step.packed)
 
     @overload
     def state(self, name: str | None = ..., *, type: type[T]) -> State[T]: ...
