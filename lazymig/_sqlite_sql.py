@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig._rows import read_key
 from lazymig._sql_operations import BRIEF_BYTES, Batch, Claimed, Dialect, Found, OtherEpoch, last, trip
+from lazymig._sqlite_sweeping_sql import POLICY, SWEEP_DIALECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,8 +120,6 @@ _BLANK = """
 """Where nothing is left of an actor but its revision."""
 
 _CLEAR_FAILURE = ("UPDATE actor SET failing = 0 WHERE type = :type AND id = :id", _DROP_FAILURE)
-
-POLICY = "SELECT version, epoch FROM policy WHERE type = :type"
 
 _PUT_STATE = """
     INSERT INTO state (type, id, name, value) VALUES (:type, :id, :name, :value)
@@ -329,6 +328,7 @@ def _more(of: Mapping[str, Any], epoch: Any, base: Any, failing: Any) -> list[St
 
 DIALECT = Dialect(
     dealing=SQLiteDealing(),
+    sweeping=SWEEP_DIALECT,
     end=b"\xff" * 8,
     add_node="INSERT INTO node (incarnation, label, build, offers) VALUES (:node, :label, :build, :offers)",
     add_offer="INSERT INTO offer (incarnation, type, action, below, supported) "

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lazymig._rulings import Ruling
     from lazymig.failures import Failures
     from lazymig.post import Post
+    from lazymig.sweeping import Sweeping
 
 
 class Pulse(Protocol):
@@ -77,6 +78,11 @@ class Store(Protocol):
     @property
     def failures(self) -> Failures:
         """The records of migrations that failed."""
+        ...
+
+    @property
+    def sweeping(self) -> Sweeping:
+        """Many actors at once."""
         ...
 
     async def register(

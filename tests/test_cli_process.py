@@ -86,10 +86,57 @@ def test_ctrl_c_while_waiting_for_input_is_a_clean_end(project: Project) -> None
         pipe.flush()
         process.send_signal(signal.SIGINT)
         status, stdout, stderr = end(process)
+    message = "interrupted: 0 actors imported. Run the same command again: it goes on."
+    document = json.loads(stdout)
     assert status == 130
-    assert json.loads(stdout) == {"schema": 1, "error": {"code": "interrupted", "message": "interrupted"}}
-    assert stderr.split(b"\n")[-2:] == [b"lazymig: interrupted", b""]
-    assert b"Traceback" not in stderr
+    assert (document["imported"], document["error"]) == (0, {"code": "interrupted", "message": message})
+    assert stderr.decode() == f"lazymig: {message}\n"
+
+
+def test_ctrl_c_during_an_import_stores_what_was_read_and_a_second_run_goes_on(project: Project) -> None:
+    fifo = project.folder / "lines"
+    os.mkfifo(fifo)
+    lines = [json.dumps({"plate": f"car-{number:04}", "text": "x" * 500}).encode() + b"\n" for number in range(700)]
+    arguments = ["import", "Vehicle", "lines", "--id-field", "plate"]
+    process = start(*arguments)
+    with fifo.open("wb") as pipe:
+        pipe.writelines(lines)
+        pipe.flush()
+        process.send_signal(signal.SIGINT)
+        status, stdout, stderr = end(process)
+    left = len(project.run("export", "Vehicle").stdout.splitlines())
+    assert (status, stdout) == (130, b"")
+    assert stderr.decode() == f"lazymig: interrupted: {left} actors imported. Run the same command again: it goes on.\n"
+    fifo.unlink()
+    fifo.write_bytes(b"".join(lines))
+    document = project.document(*arguments)
+    assert (document["imported"], document["skipped"]) == (700 - left, left)
+
+
+EXPORT_INTERRUPTED = """
+import os, signal
+from lazymig.cli import _export
+def interrupted(record, whole=_export.to_json_line):
+    os.kill(os.getpid(), signal.SIGINT)
+    return whole(record)
+_export.to_json_line = interrupted
+"""
+"""Lets Ctrl-C come while the first actor is written."""
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"], ["out.jsonl"], ["out.jsonl", "--json"]])
+def test_ctrl_c_during_an_export_ends_after_a_whole_actor(project: Project, flags: list[str]) -> None:
+    project.store({f"car-{number:05}": {"text": "x" * 500} for number in range(2_000)})
+    status, stdout, stderr = end(start("export", "Vehicle", *flags, code=EXPORT_INTERRUPTED + RUN))
+    message = "interrupted: 1 actors exported. Run the same command again: it begins anew."
+    assert (status, stderr.decode()) == (130, f"lazymig: {message}\n")
+    if "--json" in flags:
+        document = json.loads(stdout)
+        assert (document["exported"], document["error"]) == (1, {"code": "interrupted", "message": message})
+        assert ("actors" in document) == ("out.jsonl" not in flags)
+    else:
+        assert len(stdout.splitlines()) == (not flags)
+    assert not [*project.folder.glob("*out.jsonl*")]
 
 
 INTERRUPTED = """

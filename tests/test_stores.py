@@ -16,6 +16,7 @@ from lazymig.testing.policy_suite import PolicySuite
 from lazymig.testing.ruling_suite import RulingSuite
 from lazymig.testing.store_machine import machine
 from lazymig.testing.store_suite import StoreSuite
+from lazymig.testing.sweep_suite import SweepSuite
 from tests import postgres
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class TestMemoryFailures(Memory, FailureSuite):
     pass
 
 
+class TestMemorySweeps(Memory, SweepSuite):
+    pass
+
+
 class TestMemoryRulings(Memory, RulingSuite):
     pass
 
@@ -97,6 +102,10 @@ class TestSQLiteFailures(SQLite, FailureSuite):
     pass
 
 
+class TestSQLiteSweeps(SQLite, SweepSuite):
+    pass
+
+
 class TestSQLiteRulings(SQLite, RulingSuite):
     pass
 
@@ -126,6 +135,10 @@ class TestSQLiteWithoutSyncFailures(SQLiteWithoutSync, FailureSuite):
     pass
 
 
+class TestSQLiteWithoutSyncSweeps(SQLiteWithoutSync, SweepSuite):
+    pass
+
+
 class TestSQLiteWithoutSyncRulings(SQLiteWithoutSync, RulingSuite):
     pass
 
@@ -152,6 +165,10 @@ class TestInlineSQLiteBases(InlineSQLite, BaseSuite):
 
 
 class TestInlineSQLiteFailures(InlineSQLite, FailureSuite):
+    pass
+
+
+class TestInlineSQLiteSweeps(InlineSQLite, SweepSuite):
     pass
 
 
@@ -195,6 +212,10 @@ class TestPostgresFailures(Postgres, FailureSuite):
     pass
 
 
+class TestPostgresSweeps(Postgres, SweepSuite):
+    pass
+
+
 class TestPostgresRulings(Postgres, RulingSuite):
     pass
 
@@ -221,6 +242,10 @@ class TestPartitionedPostgresBases(PartitionedPostgres, BaseSuite):
 
 
 class TestPartitionedPostgresFailures(PartitionedPostgres, FailureSuite):
+    pass
+
+
+class TestPartitionedPostgresSweeps(PartitionedPostgres, SweepSuite):
     pass
 
 

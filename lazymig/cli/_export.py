@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 import click
 
 from lazymig.cli._access import check_known, common_options, opened, run
+from lazymig.cli._interrupts import Interrupted, stopping
 from lazymig.cli._output import FINE, FOUND, SCHEMA, Output, Refusal, encode
 from lazymig.cli._progress import progress
 from lazymig.cli._settings import Settings, read_settings
@@ -157,11 +158,15 @@ class _Export:
             opened(settings) as store,
             aclosing(export_states(store, self._type, on_corrupt=on_corrupt)) as found,
         ):
-            async for record in found:
-                sink.add(to_json_line(record))
-                self.exported += 1
-                self._with_entries += record.has_entries
-                shown.update(self.exported, f"{self.exported:,} exported")
+            with stopping() as stop:
+                async for record in found:
+                    sink.add(to_json_line(record))
+                    self.exported += 1
+                    self._with_entries += record.has_entries
+                    shown.update(self.exported, f"{self.exported:,} exported")
+                    if stop.is_set:
+                        where = f"{self.exported:,} actors exported. Run the same command again: it begins anew."
+                        raise Interrupted(where, self.summary)
             if self._with_entries:
                 shown.note(
                     f"The entries of {self._with_entries:,} actors were not exported: an export has states only. Copy "

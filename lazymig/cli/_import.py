@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import sys
-import threading
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from lazymig.cli._access import common_options, opened, run, unknown_type
+from lazymig.cli._interrupts import Interrupted, Stop, stopping
 from lazymig.cli._output import FINE, FOUND, Output, Refusal, code_of
 from lazymig.cli._progress import progress
 from lazymig.cli._settings import Settings, read_settings
@@ -60,8 +58,10 @@ def command(output: Output, /, actor_type: str, file: str, store: str | None, **
     with _open_source(file) as source:
         work = _Import(settings, registered or actor_type, source, output, **options)
         report = work.run(file)
-    document = {"type": actor_type, "state": work.state, "file": file, "store": settings.shown_store}
-    output.answer(document | _counts(report), f"{actor_type}: {_summary(report)}")
+    document = {"type": actor_type, "state": work.state, "file": file, "store": settings.shown_store, **_counts(report)}
+    if source.is_stopped:
+        raise Interrupted(f"{report.imported:,} actors imported. Run the same command again: it goes on.", document)
+    output.answer(document, f"{actor_type}: {_summary(report)}")
     return FOUND if report.rejected else FINE
 
 
@@ -71,36 +71,37 @@ class Source:
     Args:
         stream: Where from.
         size: Bytes in it; 0 if that is not known, as with a pipe.
+
+    Attributes:
+        is_stopped: Whether it ended because it was told to.
     """
 
     def __init__(self, stream: BufferedReader, size: int) -> None:
         self._stream = stream
         self._size = size
         self._read_bytes = 0
+        self.is_stopped = False
 
     @property
     def share(self) -> float | None:
         """How much of it was read, from 0 to 1; None if its size is not known."""
         return min(self._read_bytes / self._size, 1.0) if self._size else None
 
-    async def lines(self) -> AsyncIterator[bytes]:
-        """Yield the lines without their ends, as soon as they come."""
+    async def lines(self, stop: Stop) -> AsyncIterator[bytes]:
+        """Yield the lines without their ends, as soon as they come; end after a whole one if told to stop."""
         parts: list[bytes] = []
-        while chunk := await self._read():
+        while chunk := stop.wait_for(partial(self._stream.read1, _CHUNK_BYTES)):
+            self._read_bytes += len(chunk)
             *whole, rest = chunk.split(b"\n")
             for line in whole:
+                if stop.is_set:
+                    break
                 yield b"".join((*parts, line))
                 parts.clear()
             parts.append(rest)
-        yield b"".join(parts)
-
-    async def _read(self) -> bytes:
-        """Read what is there, at least a byte; nothing at the end. A Ctrl-C from before takes effect first."""
-        await asyncio.sleep(0)
-        with _interruptible():
-            chunk = self._stream.read1(_CHUNK_BYTES)
-        self._read_bytes += len(chunk)
-        return chunk
+        self.is_stopped = stop.is_set
+        if not self.is_stopped:
+            yield b"".join(parts)
 
 
 class _Import:
@@ -147,17 +148,18 @@ class _Import:
             shown.update(report.imported + report.skipped, _summary(report), self._source.share)
 
         async with self._opened() as store:
-            return await import_json_lines(
-                store,
-                self._type,
-                self._source.lines(),
-                id_field=self._id_field,
-                value_field=self._value_field,
-                state=self.state,
-                existing=self._existing,
-                on_rejected=on_rejected,
-                progress=on_progress,
-            )
+            with stopping() as stop:
+                return await import_json_lines(
+                    store,
+                    self._type,
+                    self._source.lines(stop),
+                    id_field=self._id_field,
+                    value_field=self._value_field,
+                    state=self.state,
+                    existing=self._existing,
+                    on_rejected=on_rejected,
+                    progress=on_progress,
+                )
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Store]:
@@ -201,19 +203,6 @@ def _open_source(file: str) -> Iterator[Source]:
         raise Refusal("file", f"{file} can't be read: {reason}. Check the path.") from error
     with stream:
         yield Source(stream, os.fstat(stream.fileno()).st_size)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end a read that waits for a pipe: asyncio's handler only takes effect at the loop's next turn."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _summary(report: ImportReport) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,11 +36,15 @@ class Refusal(Exception):  # noqa: N818  (it ends a command, and nobody catches 
         code: Names the reason in a document.
         message: What was found, what was wanted, the cure.
         status: The exit status.
+        document: Further keys of the document: what was done before it ended.
     """
 
-    def __init__(self, code: str, message: str, status: int = USAGE) -> None:
+    def __init__(
+        self, code: str, message: str, status: int = USAGE, document: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self.code = code
         self.status = status
+        self.document = document
         super().__init__(message)
 
 
@@ -73,7 +78,8 @@ class Output:
         """Report an error and return the exit status."""
         reason, status = self.explain(error)
         if self.is_json:
-            click.echo(encode({"schema": SCHEMA, "error": reason}))
+            done = error.document if isinstance(error, Refusal) else {}
+            click.echo(encode({"schema": SCHEMA, **done, "error": reason}))
         return status
 
     def explain(self, error: BaseException) -> tuple[dict[str, str], int]:

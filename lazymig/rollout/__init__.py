@@ -20,12 +20,16 @@ from lazymig.rollout._census import Census, Stragglers, census, stragglers
 from lazymig.rollout._phases import Step
 from lazymig.rollout._quarantined import quarantined, retry
 from lazymig.rollout._status import PHASES, ReleaseStatus, Status, status
+from lazymig.rollout._sweep import sweep
+from lazymig.rollout._sweep_notes import SweepStatus, sweep_statuses
+from lazymig.rollout._sweep_report import FailedActor, SweepReport
 from lazymig.rollout._verdict import CODES, Gate, Reason
 
 __all__ = [
     "CODES",
     "PHASES",
     "Census",
+    "FailedActor",
     "Gate",
     "Quarantine",
     "Reason",
@@ -33,6 +37,8 @@ __all__ = [
     "Status",
     "Step",
     "Stragglers",
+    "SweepReport",
+    "SweepStatus",
     "census",
     "flip",
     "forget",
@@ -46,5 +52,7 @@ __all__ = [
     "retry",
     "status",
     "stragglers",
+    "sweep",
+    "sweep_statuses",
     "unpin",
 ]

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from lazymig.errors import LazymigError, StoreUnavailableError
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from lazymig._bases import WritePolicy
     from lazymig._entries import Count, Page, Range
     from lazymig._fleet_records import Call, CallState, NodeStatus
-    from lazymig._quarantine import Failure
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
     from lazymig._rulings import Ruling
     from lazymig.failures import Failures
     from lazymig.post import Post
     from lazymig.store import Pulse, Store
+    from lazymig.sweeping import Sweeping
 
 T = TypeVar("T")
 
@@ -78,7 +78,8 @@ class FaultyStore:
         self._pulse_fault: Fault | None = None
         self.pulse_calls: list[str] = []
         self.post = _FaultyPost(store.post, self._pass)
-        self.failures = _FaultyFailures(store.failures, self._pass)
+        self.failures = cast("Failures", _FaultyPart("failures", store.failures, self._pass))
+        self.sweeping = cast("Sweeping", _FaultyPart("sweeping", store.sweeping, self._pass))
 
     def arm(self, fault: Fault | None, victim: asyncio.Task[Any] | None = None) -> None:
         """Begin to count, and let this fault come; None only counts."""
@@ -291,28 +292,20 @@ class _FaultyPost:
         await self._pass("remove", self._post.remove(call_ids))
 
 
-class _FaultyFailures:
-    """The records of failures of a `FaultyStore`."""
+class _FaultyPart:
+    """A part of a `FaultyStore` that has operations only; they are noted as ``part.operation``."""
 
-    def __init__(self, failures: Failures, pass_on: Callable[[str, Coroutine[Any, Any, Any]], Awaitable[Any]]) -> None:
-        self._failures = failures
+    def __init__(
+        self, name: str, part: object, pass_on: Callable[[str, Coroutine[Any, Any, Any]], Awaitable[Any]]
+    ) -> None:
+        self._name = name
+        self._part = part
         self._pass = pass_on
 
-    async def note(self, key: ActorKey, fence: Fence, failure: Failure) -> None:
-        """See `Failures.note`."""
-        await self._pass("note", self._failures.note(key, fence, failure))
-
-    async def page(
-        self, actor_type: str | None = None, *, after: ActorKey | None = None, limit: int = 500
-    ) -> Sequence[tuple[ActorKey, Failure]]:
-        """See `Failures.page`."""
-        found = self._failures.page(actor_type, after=after, limit=limit)
-        page: Sequence[tuple[ActorKey, Failure]] = await self._pass("page", found)
-        return page
-
-    async def retry(self, actor_type: str, actor_id: str | None = None) -> int:
-        """See `Failures.retry`."""
-        return int(await self._pass("retry", self._failures.retry(actor_type, actor_id)))
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        """Return an operation that is passed on."""
+        operation = getattr(self._part, name)
+        return lambda *args, **kwargs: self._pass(f"{self._name}.{name}", operation(*args, **kwargs))
 
 
 class _FaultyPulse:
