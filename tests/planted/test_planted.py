@@ -66,6 +66,10 @@ METHODS = {
         "tests/test_base_recall.py tests/test_bases_above_pins.py -k memory"
     ),
     "plans of deploys": "tests/test_rollout_plans.py -k memory",
+    "failures contract": "tests/test_stores.py::TestSQLiteFailures",
+    "failures contract on PostgreSQL": "tests/test_stores.py::TestPostgresFailures",
+    "quarantine": "tests/test_quarantine.py -k memory",
+    "bounded migrations": "tests/test_max_migrations.py -k memory",
     "eager conversion": "tests/test_eager_conversion.py tests/test_eager_writing.py",
 }
 """The tests that make up a method; the first failure ends it."""
