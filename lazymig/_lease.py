@@ -126,6 +126,7 @@ class Lease:
         entries: Mapping[Place, Entry | None] | None = None,
         marks: Marks | None = None,
         base: BaseWrite | None = None,
+        keeps_previous: bool | None = None,
     ) -> bool:
         """Store states, entries and stamp; on any error nothing counts as stored.
 
@@ -136,6 +137,7 @@ class Lease:
             entries: See `Commit.entries`.
             marks: See `Commit.marks`.
             base: See `Commit.base`.
+            keeps_previous: See `Commit.keeps_previous`.
 
         Returns:
             False if the write policy is another one by now: nothing was stored, and `policy` is the new one.
@@ -151,7 +153,7 @@ class Lease:
         is_new = stamp is not None and (self.stamp is None or stamp.applied != self.stamp.applied)
         commit = Commit(
             self.key, self.fence, self.revision, stamp, writes, release, entries or {}, marks, epoch, base, is_new,
-            self.clears_failure,
+            keeps_previous, self.clears_failure,
         )  # fmt: skip
         return await uncut(self._commit(commit))
 

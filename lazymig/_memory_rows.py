@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lazymig._bases import Base
-from lazymig._records import NO_MARKS, ActorKey, Marks, StoredActor
+from lazymig._records import NO_MARKS, ActorKey, Marks, Previous, StoredActor
 
 if TYPE_CHECKING:
     from lazymig._bases import BaseWrite
@@ -50,6 +50,7 @@ class Row:
     marks: Marks = NO_MARKS
     tables: dict[str, Table] = field(default_factory=dict)
     base: Base | None = None
+    previous: Previous | None = None
     failure: Failure | None = None
 
     @property
@@ -72,6 +73,11 @@ class Row:
         """Whether nothing belongs to it but its states and its stamp."""
         return self.base is None and self.failure is None and self.marks == NO_MARKS and not self.has_entries
 
+    def keep(self, keeps: bool | None) -> None:  # noqa: FBT001  (the commit's)
+        """Keep stamp and states as they are, or nothing any more; see `Commit.keeps_previous`."""
+        if keeps is not None:
+            self.previous = Previous(self.stamp, dict(self.states)) if keeps and self.states else None
+
     def change_base(self, change: BaseWrite) -> None:
         """Store a base, after the revision has risen."""
         if change.applied is None:
@@ -90,7 +96,7 @@ class Row:
     def tidy(self, *, clears_failure: bool) -> None:
         """Leave nothing of an actor but its revision if no value is, nor a record that is to go."""
         if self.is_blank:
-            self.stamp, self.marks = None, NO_MARKS
+            self.stamp, self.marks, self.previous = None, NO_MARKS, None
         if self.is_blank or clears_failure:
             self.failure = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import product, repeat
 from typing import TYPE_CHECKING, Any
 
 from lazymig._postgres_sql import STATEMENTS, in_schema
@@ -75,6 +75,17 @@ _COMMITTED_ENTRIES = (
 _AFTERWARDS = {"puts_nothing": "blank", "clears_failure": "clear_failure"}
 """What a commit may ask for, see `lazymig._sql_operations.Dealing`, and the function that sees to it."""
 
+_PREVIOUS = "previous(%(type)s, %(id)s, %(revision)s)"
+
+_KEEP: Mapping[bool | None, tuple[str, ...]] = {
+    None: (),
+    False: ("keep(%(type)s, %(id)s, NULL, NULL, NULL, NULL, NULL)",),
+    True: ("keep(%(type)s, %(id)s, o_names, o_values, o_lineage, o_written_by, o_migrated_at)",),
+}
+"""Likewise of ``keeps_previous``, by what it says; the last one after `_PREVIOUS`."""
+
+_Flags = tuple[bool | None, ...]
+
 
 def dialect(schema: str) -> Dialect:
     """Return how a schema is spoken to."""
@@ -121,7 +132,7 @@ class PostgresDealing:
 
     def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[Committed]:
         """See `Dealing.commit`."""
-        ((row,),) = yield whole((_statement(self._commit, of), {**of, **_columns(writes)}))
+        ((row,),) = yield whole((self._commit[_flags(of)], {**of, **_columns(writes)}))
         return _committed(of, row)
 
     def commit_entries(
@@ -129,7 +140,7 @@ class PostgresDealing:
     ) -> Operation[Committed]:
         """See `Dealing.commit_entries`."""
         columns = {**of, **_columns(writes), **_entry_columns(entries)}
-        ((row,),) = yield whole((_statement(self._commit_entries, of), columns))
+        ((row,),) = yield whole((self._commit_entries[_flags(of)], columns))
         return _committed(of, row)
 
     def commit_base(
@@ -150,7 +161,7 @@ class PostgresDealing:
             "dropped": [*base.dropped],
         }
         columns = {**rows, **of, **_columns(writes), **base.columns}
-        ((row,),) = yield whole((_statement(self._commit_base, of), columns))
+        ((row,),) = yield whole((self._commit_base[_flags(of)], columns))
         return _committed(of, row)
 
     def read(self, of: Mapping[str, Any]) -> Operation[Found | None]:
@@ -179,22 +190,25 @@ class PostgresDealing:
         yield whole((self._release, columns))
 
 
-def _commits(call: str, schema: str) -> dict[tuple[bool, ...], str]:
-    """Return what commits, by which of `_AFTERWARDS` a commit asks for: they are called with the same locks."""
+def _flags(of: Mapping[str, Any]) -> _Flags:
+    return (of["keeps_previous"], *(of[flag] for flag in _AFTERWARDS))
+
+
+def _commits(call: str, schema: str) -> dict[_Flags, str]:
+    """Return what commits, and calls with the same locks what else a commit asks for, by `_flags`.
+
+    What an actor was is kept by two functions. A commit takes the revision that it begins from of the first one, so
+    that this one reads what is about to be replaced.
+    """
     statements = {}
-    for wanted in product((False, True), repeat=len(_AFTERWARDS)):
+    for keeps, *wanted in product(_KEEP, *repeat((False, True), len(_AFTERWARDS))):
         functions = [function for function, is_wanted in zip(_AFTERWARDS.values(), wanted, strict=True) if is_wanted]
-        more = "".join(
-            f", CASE WHEN o_revision IS NOT NULL THEN lazymig.{function}(%(type)s, %(id)s) END"
-            for function in functions
-        )
-        statement = f"SELECT o_revision, o_version, o_epoch{more} FROM lazymig.{call}"  # noqa: S608  (constants)
-        statements[wanted] = in_schema(statement, schema)
+        steps = [*_KEEP[keeps], *(f"{function}(%(type)s, %(id)s)" for function in functions)]
+        more = "".join(f", CASE WHEN o_revision IS NOT NULL THEN lazymig.{step} END" for step in steps)
+        source = f"{_PREVIOUS}, lazymig.{call.replace('%(revision)s', 'o_before')}" if keeps else call
+        statement = f"SELECT o_revision, o_version, o_epoch{more} FROM lazymig.{source}"  # noqa: S608  (constants)
+        statements[keeps, *wanted] = in_schema(statement, schema)
     return statements
-
-
-def _statement(statements: Mapping[tuple[bool, ...], str], of: Mapping[str, Any]) -> str:
-    return statements[tuple(of[flag] for flag in _AFTERWARDS)]
 
 
 def _committed(of: Mapping[str, Any], row: Sequence[Any]) -> Committed:

@@ -214,11 +214,41 @@ _BLANK = """
         IF NOT FOUND THEN
             RETURN false;
         END IF;
+        DELETE FROM lazymig.previous WHERE type = %(type)s AND id = %(id)s;
         DELETE FROM lazymig.failure WHERE type = %(type)s AND id = %(id)s;
         RETURN true;
     END $$
 """
 """Where nothing is left of an actor but its revision. Only who has just committed it calls it: the row is locked."""
+
+_PREVIOUS = """
+    CREATE FUNCTION lazymig.previous(
+        p_type text, p_id text, p_revision int8,
+        OUT o_before int8, OUT o_lineage int8, OUT o_written_by int8, OUT o_migrated_at int8,
+        OUT o_names text[], OUT o_values bytea[]
+    ) LANGUAGE plpgsql AS $$
+    BEGIN
+        SELECT revision, lineage, written_by, migrated_at INTO o_before, o_lineage, o_written_by, o_migrated_at
+        FROM lazymig.actor WHERE type = %(type)s AND id = %(id)s AND revision = %(revision)s FOR UPDATE;
+        SELECT array_agg(name), array_agg(value) INTO o_names, o_values
+        FROM lazymig.state WHERE type = %(type)s AND id = %(id)s;
+    END $$
+"""
+"""What a commit from a revision is about to replace, read by a snapshot younger than the row lock; the revision NULL,
+from which nothing is committed, if the actor has another one."""
+
+_KEEP = """
+    CREATE FUNCTION lazymig.keep(
+        p_type text, p_id text, p_names text[], p_values bytea[], p_lineage int8, p_written_by int8, p_migrated_at int8
+    ) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        DELETE FROM lazymig.previous WHERE type = %(type)s AND id = %(id)s;
+        INSERT INTO lazymig.previous (type, id, name, value, lineage, written_by, migrated_at)
+        SELECT %(type)s, %(id)s, kept.name, kept.value, %(lineage)s, %(written_by)s, %(migrated_at)s
+        FROM unnest(%(names)s, %(values)s) AS kept (name, value);
+    END $$
+"""
+"""Only who has just committed the actor calls it: the row is locked."""
 
 _NOTE_FAILURE = """
     CREATE FUNCTION lazymig.note_failure(
@@ -273,6 +303,9 @@ _RELEASE = f"""
 
 FUNCTIONS = tuple(
     re.sub(r"%\((\w+)\)s", r"p_\1", text)
-    for text in (_CLAIM, _COMMIT, _COMMIT_ENTRIES, _COMMIT_BASE, _BLANK, _NOTE_FAILURE, _CLEAR_FAILURE, _RELEASE)
+    for text in (
+        *(_CLAIM, _COMMIT, _COMMIT_ENTRIES, _COMMIT_BASE, _PREVIOUS, _KEEP, _BLANK, _NOTE_FAILURE, _CLEAR_FAILURE),
+        _RELEASE,
+    )
 )
 """What lays them out, a statement each."""

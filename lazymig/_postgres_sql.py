@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 TABLES = (
     *("actor", "base", "call", "entry", "failure", "fleet", "heartbeat", "layout", "lineage", "node", "offer"),
-    *("policy", "recovery", "release", "state", "sweep", "sweep_pause"),
+    *("policy", "previous", "recovery", "release", "state", "sweep", "sweep_pause"),
 )
 """What a schema holds that is laid out."""
 
-PARTITIONED = ("actor", "base", "entry", "state")
+PARTITIONED = ("actor", "base", "entry", "previous", "state")
 """What grows with the actors; each is one table, or as many partitions as were asked for when the layout was made."""
 
 _ROOM = "WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02)"
@@ -61,6 +61,11 @@ LAYOUTS = (
     CREATE TABLE lazymig.base (
         type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL,
         value bytea,
+        PRIMARY KEY (type, id, name)
+    ) /* partitions */;
+    CREATE TABLE lazymig.previous (
+        type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL,
+        value bytea NOT NULL, lineage int8, written_by int8, migrated_at int8,
         PRIMARY KEY (type, id, name)
     ) /* partitions */;
     CREATE TABLE lazymig.entry (
@@ -270,6 +275,9 @@ STATEMENTS: Mapping[str, str] = {
         INSERT INTO lazymig.lineage (type, applied) VALUES (%(type)s, %(applied)s) ON CONFLICT DO NOTHING
     """,
     "lineage": "SELECT type, applied FROM lazymig.lineage WHERE id = %(lineage)s",
+    "previous": """
+        SELECT name, value, lineage, written_by, migrated_at FROM lazymig.previous WHERE type = %(type)s AND id = %(id)s
+    """,
     "note_recovery": f"""
         INSERT INTO lazymig.recovery (until) SELECT {NOW} + COALESCE(max(lease), 0) FROM lazymig.node
         ON CONFLICT DO NOTHING

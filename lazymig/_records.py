@@ -216,6 +216,18 @@ class StoredActor(NamedTuple):
     failure: Failure | None = None
 
 
+class Previous(NamedTuple):
+    """What an actor was before a commit across a major version.
+
+    Attributes:
+        stamp: As it was stored; None if it had none.
+        states: Name to encoded value: all it had, at least one.
+    """
+
+    stamp: Stamp | None
+    states: Mapping[str, bytes]
+
+
 class Claim(NamedTuple):
     """A lock that was got, with what it protects.
 
@@ -258,6 +270,8 @@ class Commit(NamedTuple):
         epoch: Of the write policy that it was made for.
         base: How the base changes; None: it stays.
         has_new_sets: Whether the stamp is known to have other sets than the stored one: it only saves time.
+        keeps_previous: Whether the stamp and all states as stored before it are kept, in place of what was kept so far;
+            False: nothing is kept any more; None: what is kept stays.
         clears_failure: Remove the record of a migration that failed.
     """
 
@@ -272,6 +286,7 @@ class Commit(NamedTuple):
     epoch: int = 0
     base: BaseWrite | None = None
     has_new_sets: bool = False
+    keeps_previous: bool | None = None
     clears_failure: bool = False
 
 

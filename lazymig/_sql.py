@@ -21,6 +21,7 @@ from lazymig._sql_commits import looks_brief, of_lock, store
 from lazymig._sql_failures import find_failure
 from lazymig._sql_lineage import UNSTAMPED, Learning
 from lazymig._sql_operations import last, trip
+from lazymig._sql_previous import read_previous
 from lazymig._sql_rulings import SqlRulings
 from lazymig._sql_sweeping import SqlSweeping
 from lazymig.errors import CorruptStateError, LeaseLostError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from lazymig._bases import Base, WritePolicy
     from lazymig._entries import Range
     from lazymig._fleet_records import NodeStatus
-    from lazymig._records import ActorKey, Commit, Fence, NodeRecord
+    from lazymig._records import ActorKey, Commit, Fence, NodeRecord, Previous
     from lazymig._rulings import Ruling
     from lazymig._sql_lineage import Lineage
     from lazymig._sql_operations import Connection, Dialect, Found, Operation, Rows, Statement
@@ -56,8 +57,8 @@ class SqlStore:
 
     Attributes:
         post: See `Store.post`.
-        failures: See `Store.failures`.
         sweeping: See `Store.sweeping`.
+        failures: See `Store.failures`.
     """
 
     def __init__(
@@ -68,8 +69,8 @@ class SqlStore:
         self._connection = connection
         self._learning = Learning(dialect, connection)
         self.post = post
-        self.failures = failures
         self.sweeping = SqlSweeping(dialect.sweeping, connection, self._learning)
+        self.failures = failures
 
     @property
     def name(self) -> str:
@@ -152,6 +153,10 @@ class SqlStore:
     async def read(self, key: ActorKey) -> StoredActor | None:
         """See `Store.read`."""
         return await self._learning.run(partial(self._read, key), writes=False)
+
+    async def previous(self, key: ActorKey) -> Previous | None:
+        """See `Store.previous`."""
+        return await self._learning.run(partial(read_previous, self._sql.previous, key), writes=False)
 
     async def entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> Page:
         """See `Store.entries`."""

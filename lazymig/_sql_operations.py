@@ -157,8 +157,8 @@ class Dealing(Protocol):
 
         Args:
             of: Actor, fence and stamp; ``revision`` before; ``epoch``; ``keep``, whether the lock is kept;
-                ``puts_nothing``, whether there may be nothing left of the actor, and so no stamp, mark or record of a
-                failure; ``clears_failure``, whether that goes.
+                ``puts_nothing``, whether there may be nothing left of the actor, and so no stamp, mark, record of a
+                failure, or anything kept; ``clears_failure`` and ``keeps_previous``, see `Commit`.
             writes: Name to value; None removes the state.
         """
         ...
@@ -248,6 +248,7 @@ class Dialect:
     find_lineage: str
     add_lineage: str
     lineage: str
+    previous: str
     dealing: Dealing
     sweeping: SweepDialect
     end: str | bytes = END

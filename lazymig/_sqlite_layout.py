@@ -35,6 +35,11 @@ LAYOUTS = (
         value BLOB,
         PRIMARY KEY (type, id, name)
     );
+    CREATE TABLE previous (
+        type TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL,
+        value BLOB NOT NULL, lineage INTEGER, written_by INTEGER, migrated_at INTEGER,
+        PRIMARY KEY (type, id, name)
+    );
     CREATE TABLE entry (
         type TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL,
         value BLOB NOT NULL, lineage INTEGER NOT NULL,

@@ -6,6 +6,7 @@ from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from lazymig import _sqlite_previous_sql as previous_sql
 from lazymig._rows import read_key
 from lazymig._sql_operations import BRIEF_BYTES, Batch, Claimed, Dialect, Found, OtherEpoch, last, trip
 from lazymig._sqlite_sweeping_sql import POLICY, SWEEP_DIALECT
@@ -107,19 +108,16 @@ _COMMIT_AS_BEFORE = _COMMIT.replace("version = :version, lineage = :lineage, wri
 
 _DROP_FAILURE = "DELETE FROM failure WHERE type = :type AND id = :id"
 
-_BLANK_FAILURE = f"""
-    {_DROP_FAILURE} AND NOT EXISTS (SELECT 1 FROM actor WHERE type = :type AND id = :id AND failing <> 0)
-"""  # noqa: S608  (a constant is put in, no value)
-
 _BLANK = """
     UPDATE actor SET version = NULL, lineage = NULL, written_by = NULL, migrated_at = NULL, converting = 0, failing = 0
     WHERE type = :type AND id = :id AND base_lineage IS NULL
     AND NOT EXISTS (SELECT 1 FROM state WHERE type = :type AND id = :id)
     AND NOT EXISTS (SELECT 1 FROM entry WHERE type = :type AND id = :id)
+    RETURNING revision
 """
 """Where nothing is left of an actor but its revision."""
 
-_CLEAR_FAILURE = ("UPDATE actor SET failing = 0 WHERE type = :type AND id = :id", _DROP_FAILURE)
+_CLEAR_FAILURE = "UPDATE actor SET failing = 0 WHERE type = :type AND id = :id"
 
 _PUT_STATE = """
     INSERT INTO state (type, id, name, value) VALUES (:type, :id, :name, :value)
@@ -212,6 +210,7 @@ class SQLiteDealing:
 
     def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[Committed]:
         """See `Dealing.commit`."""
+        before = yield from previous_sql.stamp(of)
         may_be_as_before = of["revision"] and not of["has_new_sets"]
         (rows,) = (yield trip((_COMMIT_AS_BEFORE, of))) if may_be_as_before else [[]]
         if not rows:
@@ -220,14 +219,16 @@ class SQLiteDealing:
             (rows,) = yield trip((POLICY, of))
             version, epoch = rows[0] if rows else (None, None)
             return None if (epoch or 0) == of["epoch"] else OtherEpoch(version, epoch)
+        yield from previous_sql.keep(of, before)
         actor = {"type": of["type"], "id": of["id"]}
         for name, data in sorted(writes.items()):
             if data is None:
                 yield trip((_REMOVE_STATE, actor | {"name": name}))
             else:
                 yield trip((_PUT_STATE, actor | {"name": name, "value": data}))
-        if rest := [*_blank(of), *_cleared(of)]:
-            yield trip(*rest)
+        yield from _blank(of)
+        if of["clears_failure"]:
+            yield trip((_CLEAR_FAILURE, of), (_DROP_FAILURE, of))
         return int(rows[0][0])
 
     def commit_entries(
@@ -246,7 +247,8 @@ class SQLiteDealing:
             yield Batch(((_PUT_ENTRY, {}),), rows=rest)
         if removed := [(*actor, name, key) for name, key, data, _ in entries if data is None]:
             yield Batch(((_REMOVE_ENTRY, {}),), rows=removed)
-        yield trip((_MARK, of), *_blank(of))
+        yield trip((_MARK, of))
+        yield from _blank(of)
         return revision
 
     def commit_base(
@@ -269,7 +271,8 @@ class SQLiteDealing:
         dropped = [(_DROP, actor | {"name": name}) for name in base.dropped]
         kept = [(_KEEP, actor | {"name": name, "value": data}) for name, data in base.kept.items()]
         changes = [(_DROP_ALL, actor)] if base.columns["base_lineage"] is None else [*dropped, *kept]
-        yield trip((_SET_BASE, of), *changes, *_blank(of))
+        yield trip((_SET_BASE, of), *changes)
+        yield from _blank(of)
         return revision
 
     def read(self, of: Mapping[str, Any]) -> Operation[Found | None]:
@@ -311,12 +314,10 @@ class SQLiteDealing:
                 yield trip((_FORGET_UNSTORED, lock))
 
 
-def _blank(of: Mapping[str, Any]) -> list[Statement]:
-    return [(_BLANK, of), (_BLANK_FAILURE, of)] if of["puts_nothing"] else []
-
-
-def _cleared(of: Mapping[str, Any]) -> list[Statement]:
-    return [(statement, of) for statement in _CLEAR_FAILURE] if of["clears_failure"] else []
+def _blank(of: Mapping[str, Any]) -> Operation[None]:
+    (rows,) = (yield trip((_BLANK, of))) if of["puts_nothing"] else [[]]
+    if rows:
+        yield trip((previous_sql.DROP, of), (_DROP_FAILURE, of))
 
 
 def _more(of: Mapping[str, Any], epoch: Any, base: Any, failing: Any) -> list[Statement]:
@@ -377,4 +378,5 @@ DIALECT = Dialect(
     find_lineage="SELECT id FROM lineage WHERE type = :type AND applied = :applied",
     add_lineage="INSERT INTO lineage (type, applied) VALUES (:type, :applied) ON CONFLICT DO NOTHING",
     lineage="SELECT type, applied FROM lineage WHERE id = :lineage",
+    previous=previous_sql.READ,
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lazymig._entries import Range
     from lazymig._fleet_records import NodeStatus
-    from lazymig._records import AppliedSet, Commit, Fence, NodeRecord
+    from lazymig._records import AppliedSet, Commit, Fence, NodeRecord, Previous
     from lazymig._rulings import Ruling
 
 
@@ -44,8 +44,8 @@ class MemoryStore:
         self._policies: dict[str, WritePolicy] = {}
         self._rulings = MemoryRulings(self._rows, self._policies)
         self.post = MemoryPost(self._check_open, clock, self._nodes, self._policies, self._holder)
-        self.failures = MemoryFailures(self._check_open, self._rows, self._nodes)
         self.sweeping = MemorySweeping(self._check_open, self._rows, self._nodes, self._policies)
+        self.failures = MemoryFailures(self._check_open, self._rows, self._nodes)
 
     async def register(
         self, node: NodeRecord, *, replaces: str | None = None, ruling: Callable[[], Ruling] | None = None
@@ -146,6 +146,7 @@ class MemoryStore:
         is_valid = row is not None and row.fence == commit.fence and row.revision == commit.revision
         if row is None or not is_valid or commit.fence.node not in self._nodes:
             raise LeaseLostError(commit.key)
+        row.keep(commit.keeps_previous)
         row.revision += 1
         row.stamp = commit.stamp
         for name, data in commit.writes.items():
@@ -180,6 +181,11 @@ class MemoryStore:
         self._check_open()
         row = self._rows.get(key)
         return None if row is None or row.revision == 0 else self._shown(key, row)
+
+    async def previous(self, key: ActorKey) -> Previous | None:
+        """See `Store.previous`."""
+        self._check_open()
+        return self._rows.get(key, Row()).previous
 
     async def entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> Page:
         """See `Store.entries`."""

@@ -151,18 +151,21 @@ async def test_a_schema_with_functions_of_another_program_is_refused_and_left_al
 def test_a_schema_is_put_into_every_statement_and_nothing_else_is() -> None:
     statements = asdict(dialect("mine"))
     statements |= vars(statements.pop("dealing"))
-    of_sweeps = statements.pop("sweeping")
-    of_sweeps |= {f"sweep{name}": text for name, text in vars(of_sweeps.pop("dealing")).items()}
+    sweeping = statements.pop("sweeping")
+    for text in (*vars(sweeping.pop("dealing")).values(), *sweeping.values()):
+        assert "lazymig." not in text
+        assert '"mine".' in text
     assert statements.pop("end") == END
     for name in ("_commit", "_commit_entries", "_commit_base"):
-        for (blanks, clears), text in statements.pop(name).items():
-            statements[f"{name} {blanks} {clears}"] = text
+        for (keeps, blanks, clears), text in statements.pop(name).items():
+            statements[f"{name} {keeps} {blanks} {clears}"] = text
             assert ('"mine".blank(' in text, '"mine".clear_failure(' in text) == (blanks, clears)
+            assert ('"mine".previous(' in text, '"mine".keep(' in text) == (keeps is True, keeps is not None)
     readings = ["entries", "entries_backwards", "read", "scan"]
-    apart = ["blank", "clear_failure", "note_failure"]
-    assert len(statements) == len(STATEMENTS) + len(FUNCTIONS) - len(apart) + len(readings) + 3 * 3
+    apart = ["blank", "clear_failure", "note_failure", "previous", "keep"]
+    assert len(statements) == len(STATEMENTS) + len(FUNCTIONS) - len(apart) + len(readings) + 3 * 11
     of_failures = asdict(failure_dialect("mine"))
-    statements |= {**of_sweeps, "note_failure": of_failures.pop("note").args[0], **of_failures}
+    statements |= {"note_failure": of_failures.pop("note").args[0], **of_failures}
     of_rulings = asdict(ruling_dialect("mine"))
     ((straggling, _),) = of_rulings.pop("stragglers")({}, [])
     assert of_rulings.pop("numbers") is list

@@ -13,6 +13,7 @@ from lazymig.testing.entry_suite import EntrySuite
 from lazymig.testing.failure_suite import FailureSuite
 from lazymig.testing.fleet_suite import FleetSuite
 from lazymig.testing.policy_suite import PolicySuite
+from lazymig.testing.previous_suite import PreviousSuite
 from lazymig.testing.ruling_suite import RulingSuite
 from lazymig.testing.store_machine import machine
 from lazymig.testing.store_suite import StoreSuite
@@ -61,11 +62,15 @@ class TestMemoryBases(Memory, BaseSuite):
     pass
 
 
-class TestMemoryFailures(Memory, FailureSuite):
+class TestMemoryPrevious(Memory, PreviousSuite):
     pass
 
 
 class TestMemorySweeps(Memory, SweepSuite):
+    pass
+
+
+class TestMemoryFailures(Memory, FailureSuite):
     pass
 
 
@@ -98,11 +103,15 @@ class TestSQLiteBases(SQLite, BaseSuite):
     pass
 
 
-class TestSQLiteFailures(SQLite, FailureSuite):
+class TestSQLitePrevious(SQLite, PreviousSuite):
     pass
 
 
 class TestSQLiteSweeps(SQLite, SweepSuite):
+    pass
+
+
+class TestSQLiteFailures(SQLite, FailureSuite):
     pass
 
 
@@ -131,11 +140,15 @@ class TestSQLiteWithoutSyncBases(SQLiteWithoutSync, BaseSuite):
     pass
 
 
-class TestSQLiteWithoutSyncFailures(SQLiteWithoutSync, FailureSuite):
+class TestSQLiteWithoutSyncPrevious(SQLiteWithoutSync, PreviousSuite):
     pass
 
 
 class TestSQLiteWithoutSyncSweeps(SQLiteWithoutSync, SweepSuite):
+    pass
+
+
+class TestSQLiteWithoutSyncFailures(SQLiteWithoutSync, FailureSuite):
     pass
 
 
@@ -164,11 +177,15 @@ class TestInlineSQLiteBases(InlineSQLite, BaseSuite):
     pass
 
 
-class TestInlineSQLiteFailures(InlineSQLite, FailureSuite):
+class TestInlineSQLitePrevious(InlineSQLite, PreviousSuite):
     pass
 
 
 class TestInlineSQLiteSweeps(InlineSQLite, SweepSuite):
+    pass
+
+
+class TestInlineSQLiteFailures(InlineSQLite, FailureSuite):
     pass
 
 
@@ -208,11 +225,15 @@ class TestPostgresBases(Postgres, BaseSuite):
     pass
 
 
-class TestPostgresFailures(Postgres, FailureSuite):
+class TestPostgresPrevious(Postgres, PreviousSuite):
     pass
 
 
 class TestPostgresSweeps(Postgres, SweepSuite):
+    pass
+
+
+class TestPostgresFailures(Postgres, FailureSuite):
     pass
 
 
@@ -241,11 +262,15 @@ class TestPartitionedPostgresBases(PartitionedPostgres, BaseSuite):
     pass
 
 
-class TestPartitionedPostgresFailures(PartitionedPostgres, FailureSuite):
+class TestPartitionedPostgresPrevious(PartitionedPostgres, PreviousSuite):
     pass
 
 
 class TestPartitionedPostgresSweeps(PartitionedPostgres, SweepSuite):
+    pass
+
+
+class TestPartitionedPostgresFailures(PartitionedPostgres, FailureSuite):
     pass
 
 

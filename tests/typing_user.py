@@ -103,7 +103,9 @@ def infer(value: Any) -> str:
 
 
 user = suite.actor_type("User", User, state="profile", context_factory=make_context, infer_version=infer)
-bare = suite.actor_type("Bare", context={"rates": 1}, baseline=Version(1, 0, 0), write_version="1.0.0")
+bare = suite.actor_type(
+    "Bare", context={"rates": 1}, baseline=Version(1, 0, 0), write_version="1.0.0", keep_previous=True
+)
 assert_type(user, ActorType[User])
 assert_type(bare, ActorType[Any])
 assert_type(suite.actor_types, Mapping[str, ActorType[Any]])

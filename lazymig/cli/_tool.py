@@ -23,8 +23,9 @@ COMMANDS = {
     "migrations": "Show what is registered, and how many actors are at each version.",
     "nodes": "List the nodes of the fleet; drain one, or forget one that is dead.",
     "quarantine": "List actors whose migration failed; let them be tried again.",
-    "sweep": "Bring idle actors to the version that their type is written at.",
+    "restore": "Put one actor back to what it was before a major version.",
     "rollout": "Show where a deploy is; set what a type is written at.",
+    "sweep": "Bring idle actors to the version that their type is written at.",
 }
 """Name and summary; each is the object ``command`` of the module ``lazymig.cli._<name>``."""
 

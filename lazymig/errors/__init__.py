@@ -22,6 +22,7 @@
         ReadOnlyActionError
         ActivationClosedError
         ActorLockedError
+        RestoreError
         ActivationInProgressError
         LeaseLostError
       CallError                       the call, not the actor
@@ -60,6 +61,7 @@ from lazymig.errors._activation import (
     NotLoadedError,
     QuarantinedError,
     ReadOnlyActionError,
+    RestoreError,
     StateTooOldError,
 )
 from lazymig.errors._base import LazymigError
@@ -130,6 +132,7 @@ __all__ = [
     "ReadOnlyActionError",
     "ReentrantCallError",
     "RemoteError",
+    "RestoreError",
     "StateTooOldError",
     "StoreClosedError",
     "StoreError",

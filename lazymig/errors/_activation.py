@@ -250,19 +250,33 @@ class ActivationClosedError(ActivationError):
 
 
 class ActorLockedError(ActivationError):
-    """Another node holds the actor's lock and didn't give it up in time; the action did not run and will not.
+    """Another node holds the actor's lock and didn't give it up in time; what was asked for did not run and will not.
 
     Attributes:
         owner: Node id of the holder.
     """
 
-    def __init__(self, key: ActorKey, owner: str, waited_seconds: float) -> None:
+    def __init__(self, key: ActorKey, owner: str, waited_seconds: float | None) -> None:
         self.owner = owner
-        super().__init__(
-            key,
-            f"{who(key)} is active on node {owner}, which did not give it up within {waited_seconds:g} s. Try again "
-            f"later, or wait longer (wait_seconds=, Node(hand_over_seconds=…)).",
+        told = (
+            f"so it was left alone. Try again when it is idle there, or drain the node ('lazymig nodes drain {owner}')"
+            if waited_seconds is None
+            else f"which did not give it up within {waited_seconds:g} s. Try again later, or wait longer "
+            f"(wait_seconds=, Node(hand_over_seconds=…))"
         )
+        super().__init__(key, f"{who(key)} is active on node {owner}, {told}.")
+
+
+class RestoreError(ActivationError):
+    """The actor can't be put back to what it was before a major version.
+
+    Attributes:
+        reason: What was found.
+    """
+
+    def __init__(self, key: ActorKey, reason: str, cure: str, place: Place | None = None) -> None:
+        self.reason = reason
+        super().__init__(key, f"{who(key)} was not restored: {reason}. It was left as it is; {cure}.", place)
 
 
 class ActivationInProgressError(ActivationError):

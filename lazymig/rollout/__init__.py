@@ -1,7 +1,8 @@
 """Rolling deploys: what may be done next, and the write version of a type.
 
 Unknown means no. A *gate* answers whether a step is safe, with machine-readable reasons (`CODES`); `pin`, `flip` and
-`unpin` ask their gate and change the write version in one transaction, while no node registers.
+`unpin` ask their gate and change the write version in one transaction, while no node registers. `restore` goes back
+with one actor.
 """
 
 from lazymig._quarantine import Quarantine
@@ -19,6 +20,7 @@ from lazymig.rollout._asking import (
 from lazymig.rollout._census import Census, Stragglers, census, stragglers
 from lazymig.rollout._phases import Step
 from lazymig.rollout._quarantined import quarantined, retry
+from lazymig.rollout._restoring import Restored, restore
 from lazymig.rollout._status import PHASES, ReleaseStatus, Status, status
 from lazymig.rollout._sweep import sweep
 from lazymig.rollout._sweep_notes import SweepStatus, sweep_statuses
@@ -34,6 +36,7 @@ __all__ = [
     "Quarantine",
     "Reason",
     "ReleaseStatus",
+    "Restored",
     "Status",
     "Step",
     "Stragglers",
@@ -49,6 +52,7 @@ __all__ = [
     "gate_unpin",
     "pin",
     "quarantined",
+    "restore",
     "retry",
     "status",
     "stragglers",

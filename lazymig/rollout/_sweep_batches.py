@@ -4,6 +4,7 @@ Rules:
 
 1. An actor is brought up here only if its applied set and its main state are all that is to be known of it, and its
    migrations are plain functions that get a context object of the type: nothing that they do can reach an activation.
+   Nor is anything to be kept of it, see `Commit.keeps_previous`.
 2. What fails here is given back as it was, and tried once more by itself, as an activation does it: there it fails by
    name.
 """
@@ -17,6 +18,7 @@ from lazymig import _plan, codec
 from lazymig._bases import WritePolicy
 from lazymig._records import ActorKey, Stamp
 from lazymig._uncut import uncut
+from lazymig._version import is_newer_major
 from lazymig.errors import ActivationError, InvalidValueError
 
 if TYPE_CHECKING:
@@ -64,20 +66,19 @@ class Batches:
         plan = _plan.decide(chain, found, None)
         if isinstance(plan, ActivationError) or not plan.steps or plan.is_async or not chain.knows(plan.applied):
             return None
-        return plan
+        is_kept = self._type.keeps_previous and is_newer_major(plan.applied.highest, found.applied.highest)
+        return None if is_kept else plan
 
     async def next(self, applied: AppliedSet | None, after: str, limit: int) -> str | None:
-        """Bring the next actors of a set up; return the last one's id, None if there are no more.
+        """Bring the next actors of a set up; return the last one's id, None if no more follow.
 
         Args:
             applied: What is applied to them.
             after: Only those whose id is above it.
             limit: How many at most.
         """
-        fence = await self._hand.next_fence()
-        claimed = self._store.sweeping.claim(
-            self._type.name, applied, self._type.state, fence, after=after, limit=min(limit, self._pace.size)
-        )
+        fence, size = await self._hand.next_fence(), min(limit, self._pace.size)
+        claimed = self._store.sweeping.claim(self._type.name, applied, self._type.state, fence, after=after, limit=size)
         batch = await uncut(claimed)
         if batch is None:  # somebody forgot this node
             self._hand.membership.expire()
@@ -89,7 +90,7 @@ class Batches:
             await self._bring_up(batch, applied)
         finally:
             self._hand.free(batch.ids)
-        return batch.ids[-1]
+        return batch.ids[-1] if len(batch.ids) == size else None
 
     async def _bring_up(self, batch: Batch, applied: AppliedSet | None) -> None:
         started = self._pace.clock()

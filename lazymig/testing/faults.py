@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lazymig._bases import WritePolicy
     from lazymig._entries import Count, Page, Range
     from lazymig._fleet_records import Call, CallState, NodeStatus
-    from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
+    from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, Previous, StoredActor
     from lazymig._rulings import Ruling
     from lazymig.failures import Failures
     from lazymig.post import Post
@@ -78,8 +78,8 @@ class FaultyStore:
         self._pulse_fault: Fault | None = None
         self.pulse_calls: list[str] = []
         self.post = _FaultyPost(store.post, self._pass)
-        self.failures = cast("Failures", _FaultyPart("failures", store.failures, self._pass))
         self.sweeping = cast("Sweeping", _FaultyPart("sweeping", store.sweeping, self._pass))
+        self.failures = cast("Failures", _FaultyPart("failures", store.failures, self._pass))
 
     def arm(self, fault: Fault | None, victim: asyncio.Task[Any] | None = None) -> None:
         """Begin to count, and let this fault come; None only counts."""
@@ -145,6 +145,10 @@ class FaultyStore:
     async def read(self, key: ActorKey) -> StoredActor | None:
         """See `Store.read`."""
         return await self._pass("read", self._store.read(key))
+
+    async def previous(self, key: ActorKey) -> Previous | None:
+        """See `Store.previous`."""
+        return await self._pass("previous", self._store.previous(key))
 
     async def entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> Page:
         """See `Store.entries`."""

@@ -66,6 +66,7 @@ bases = st.none() | st.builds(
     st.booleans(),
     st.dictionaries(st.sampled_from(["main", "other", "é"]), kept),
 )
+keeps = st.sampled_from([None, None, True, False])
 kinds = st.sampled_from(["Car", "bus", "none"])
 versions = st.none() | st.sampled_from([0, 1, 2**62])
 some_sets = st.frozensets(st.none() | st.sampled_from(SETS))
@@ -164,6 +165,7 @@ class StoreMachine(RuleBasedStateMachine):
         is_right=st.booleans(),
         epoch=st.integers(0, 2),
         base=bases,
+        keeps=keeps,
     )
     def commit(self, *, is_right: bool, **fields: Any) -> None:
         """A commit, right or wrong."""
@@ -181,6 +183,7 @@ class StoreMachine(RuleBasedStateMachine):
             fields["release"],
             epoch=fields["epoch"],
             base=fields["base"],
+            keeps_previous=fields["keeps"],
         )
         self.both(lambda store: store.commit(change))
 
@@ -196,6 +199,7 @@ class StoreMachine(RuleBasedStateMachine):
         release=st.booleans(),
         stamp=st.sampled_from(STAMPS),
         base=bases,
+        keeps=keeps,
         clears=st.booleans(),
     )
     def commit_entries(self, *, key: ActorKey, stamp: Stamp | None, release: bool, **fields: Any) -> None:
@@ -206,7 +210,8 @@ class StoreMachine(RuleBasedStateMachine):
         stored = self._model._rows.get(key)  # noqa: SLF001  (likewise)
         revision = 0 if stored is None else stored.revision
         change = Commit(key, fence, revision, stamp, fields["writes"], release, fields["entries"], fields["marks"])
-        change = change._replace(epoch=self._epoch(key), base=fields["base"], clears_failure=fields["clears"])
+        change = change._replace(epoch=self._epoch(key), base=fields["base"], keeps_previous=fields["keeps"])
+        change = change._replace(clears_failure=fields["clears"])
         self.both(lambda store: store.commit(change))
 
     @rule(key=keys, attempts=st.integers(1, 3), is_held=st.booleans())
@@ -280,6 +285,7 @@ class StoreMachine(RuleBasedStateMachine):
         """Nothing differs behind the scenes."""
         for key in KEYS:
             self.both(lambda store, key=key: store.read(key))  # type: ignore[misc]  # bound now
+            self.both(lambda store, key=key: store.previous(key))  # type: ignore[misc]  # bound now
 
 
 async def _outcome(operation: Callable[[Store], Awaitable[Any]], store: Store) -> Any:

@@ -65,6 +65,9 @@ METHODS = {
         "tests/test_bases.py tests/test_base_turns.py "
         "tests/test_base_recall.py tests/test_bases_above_pins.py -k memory"
     ),
+    "what is kept": "tests/test_stores.py::TestSQLitePrevious",
+    "what is kept on PostgreSQL": "tests/test_stores.py::TestPostgresPrevious",
+    "going back": "tests/test_restoring.py tests/test_restoring_entries.py tests/test_restoring_plans.py -k memory",
     "plans of deploys": "tests/test_rollout_plans.py -k memory",
     "failures contract": "tests/test_stores.py::TestSQLiteFailures",
     "failures contract on PostgreSQL": "tests/test_stores.py::TestPostgresFailures",
