@@ -122,8 +122,8 @@ async def test_a_migration_that_outlasts_its_caller_is_recorded_before_the_lock_
             await node.call("Ship", "a", "look")
         faulty.arm(None)
         gate.set()
-        await until(lambda: "release" in faulty.calls)
-        assert faulty.calls == ["note", "release"]
+        await until(lambda: not node._residents.is_finishing(KEY))
+        assert faulty.calls == ["failures.note", "release"]
         with pytest.raises(errors.QuarantinedError):
             await node.call("Ship", "a", "look")
 
@@ -137,7 +137,7 @@ async def test_a_failure_that_can_not_be_recorded_is_told_all_the_same(
         faulty.arm(Fault(1, when, "error"))
         with pytest.raises(errors.MigrationFailedError, match="no mast"):
             await node.call("Ship", "a", "look")
-        assert faulty.calls == ["claim", "note", "release"]
+        assert faulty.calls == ["claim", "failures.note", "release"]
     assert "could not be recorded" in caplog.text
     assert [type(event).__name__ for event in yard.events if isinstance(event, hooks.ActorEvent)] == ["MigrationFailed"]
     assert (await yard.record() is None) == (when == "before")

@@ -41,7 +41,7 @@ class FailedActor:
     def of(cls, key: ActorKey, error: Exception) -> FailedActor:
         """Return what an error says."""
         version = None
-        if isinstance(error, (MigrationFailedError, QuarantinedError)):
+        if isinstance(error, MigrationFailedError | QuarantinedError):
             version = error.version
         elif isinstance(error, LateMigrationError):
             version = error.late[0]
