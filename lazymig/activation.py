@@ -257,15 +257,6 @@ class Activation:
         finally:
             self._holding.turns.release()
 
-    def base_of(self, name: str) -> Any:
-        """See `State.base`."""
-        running = running_in(self)
-        if running is None or running.bases is None:
-            raise DefinitionError(
-                f"the base of state {name!r} of {self.key.type} is for reconcile functions, while they run. Use value."
-            )
-        return running.bases.get(name)
-
     def stage(self, entries: Staged) -> None:
         """Let entries be stored by the next commit that stores anything."""
         if entries:
@@ -366,7 +357,7 @@ class Activation:
         eager = holding.eager_tables()
         if plan.must_commit or eager:
             holding.check_writable()
-            holding.check_quarantine(plan, eager)
+            holding.check_quarantine(runs=plan.runs or bool(eager))
             work = Upbringing(self, holding, self._states, lease, plan, eager, self._telling, self._slots)
             is_long = work.may_take_long
             await give_way(holding.migrate(work.run, self._activation_seconds) if is_long else work.run())
