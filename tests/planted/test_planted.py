@@ -71,6 +71,10 @@ METHODS = {
     "preflights": "tests/test_preflight_reads.py tests/test_preflight.py tests/test_preflight_pins.py -k memory",
     "stores that only read": "tests/test_read_only.py",
     "plans of deploys": "tests/test_rollout_plans.py -k memory",
+    "failures contract": "tests/test_stores.py::TestSQLiteFailures",
+    "failures contract on PostgreSQL": "tests/test_stores.py::TestPostgresFailures",
+    "quarantine": "tests/test_quarantine.py -k memory",
+    "bounded migrations": "tests/test_max_migrations.py -k memory",
     "eager conversion": "tests/test_eager_conversion.py tests/test_eager_writing.py",
 }
 """The tests that make up a method; the first failure ends it."""
