@@ -1,4 +1,4 @@
-"""PostgreSQL: opening and laying out a schema, a connection for the store's operations, and one for heartbeats.
+"""PostgreSQL: opening a schema, a connection for the store's operations, and one for heartbeats.
 
 Rules:
 

@@ -1,4 +1,4 @@
-"""SQLite: opening and laying out a file, a connection for the store's operations, and one for heartbeats.
+"""SQLite: opening a file, a connection for the store's operations, and one for heartbeats.
 
 Rules:
 

@@ -69,7 +69,12 @@ async def open_store(url: str, *, create: bool | None = None, read_only: bool = 
             yield opened
         return
     path, synchronous = _read_sqlite_url(url)
-    _check_path(path, url, create=create)
+    try:
+        _check_path(path, url, create=create)
+    except PermissionError as error:
+        raise StoreError(
+            f"{hide_password(url)} can't be opened ({error}). Give this process the right to look into its folder."
+        ) from error
     from lazymig.sqlite import open_sqlite  # noqa: PLC0415  (no driver where only memory is used)
 
     async with open_sqlite(path, synchronous=synchronous, create=create, read_only=read_only) as opened:

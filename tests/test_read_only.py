@@ -210,6 +210,14 @@ async def test_a_closed_file_in_a_folder_that_may_not_be_written_is_refused_with
             pass
 
 
+async def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    await fill(url)
+    with as_nobody(tmp_path, mode=0o700), pytest.raises(StoreError, match="right to look into its folder"):
+        async with open_store(url, read_only=True):
+            pass
+
+
 async def test_no_file_is_made_that_the_owner_could_not_write_afterwards(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/store.db"
     await fill(url)

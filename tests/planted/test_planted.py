@@ -68,6 +68,8 @@ METHODS = {
     "what is kept": "tests/test_stores.py::TestSQLitePrevious",
     "what is kept on PostgreSQL": "tests/test_stores.py::TestPostgresPrevious",
     "going back": "tests/test_restoring.py tests/test_restoring_entries.py tests/test_restoring_plans.py -k memory",
+    "preflights": "tests/test_preflight_reads.py tests/test_preflight.py tests/test_preflight_pins.py -k memory",
+    "stores that only read": "tests/test_read_only.py",
     "plans of deploys": "tests/test_rollout_plans.py -k memory",
     "failures contract": "tests/test_stores.py::TestSQLiteFailures",
     "failures contract on PostgreSQL": "tests/test_stores.py::TestPostgresFailures",
