@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TABLES = (
-    *("actor", "base", "call", "entry", "fleet", "heartbeat", "layout", "lineage", "node", "offer", "policy"),
+    *("actor", "base", "call", "draft", "entry", "fleet", "heartbeat", "layout", "lineage", "node", "offer", "policy"),
     *("recovery", "release", "state"),
 )
 """What a schema holds that is laid out."""
@@ -67,6 +67,10 @@ LAYOUTS = (
         key text COLLATE "C" NOT NULL, value bytea NOT NULL, lineage int8 NOT NULL,
         PRIMARY KEY (type, id, name, key)
     ) /* partitions */;
+    CREATE TABLE lazymig.draft (
+        type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, draft text COLLATE "C" NOT NULL,
+        PRIMARY KEY (type, id)
+    );
     CREATE TABLE lazymig.lineage (
         id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, type text COLLATE "C" NOT NULL, applied text NOT NULL
     );

@@ -18,6 +18,7 @@ from lazymig._bases import NO_POLICY
 from lazymig._entries import END, Count, Page
 from lazymig._records import AppliedSet, Claim, Held, StoredActor
 from lazymig._sql_commits import looks_brief, of_lock, store
+from lazymig._sql_copies import SqlCopies
 from lazymig._sql_lineage import UNSTAMPED, Lineage
 from lazymig._sql_operations import last, trip
 from lazymig._sql_rulings import SqlRulings
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from lazymig._fleet_records import NodeStatus
     from lazymig._records import ActorKey, Commit, Fence, NodeRecord
     from lazymig._rulings import Ruling
+    from lazymig._sql_copies import CopyDialect
     from lazymig._sql_operations import Connection, Dialect, Found, Operation, Rows, Statement
     from lazymig._sql_rulings import RulingDialect
     from lazymig.post import Post
@@ -46,20 +48,25 @@ class SqlStore:
     Args:
         dialect: The statements.
         rulings: Those of rulings.
+        copying: Those of copies.
         connection: Drives them.
         post: Of the same database.
 
     Attributes:
         post: See `Store.post`.
+        copies: See `Store.copies`.
     """
 
-    def __init__(self, dialect: Dialect, rulings: RulingDialect, connection: Connection, post: Post) -> None:
+    def __init__(
+        self, dialect: Dialect, rulings: RulingDialect, copying: CopyDialect, connection: Connection, post: Post
+    ) -> None:
         self._sql = dialect
         self._rulings = SqlRulings(rulings, connection.now)
         self._connection = connection
         self.post = post
         self._sets: dict[int, AppliedSet] = {}
         self._ids: dict[tuple[str, AppliedSet], int] = {}
+        self.copies = SqlCopies(copying, connection, self._learning, self._actor)
 
     @property
     def name(self) -> str:

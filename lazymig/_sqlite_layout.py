@@ -39,6 +39,10 @@ LAYOUTS = (
         value BLOB NOT NULL, lineage INTEGER NOT NULL,
         PRIMARY KEY (type, id, name, key)
     ) WITHOUT ROWID;
+    CREATE TABLE draft (
+        type TEXT NOT NULL, id TEXT NOT NULL, draft TEXT NOT NULL,
+        PRIMARY KEY (type, id)
+    ) WITHOUT ROWID;
     CREATE TABLE lineage (
         id INTEGER PRIMARY KEY, type TEXT NOT NULL, applied TEXT NOT NULL,
         UNIQUE (type, applied)

@@ -25,6 +25,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from lazymig import _postgres_sql as sql
+from lazymig._postgres_copy_sql import copy_dialect
 from lazymig._postgres_dealing import dialect
 from lazymig._postgres_driver import CONNECT_SECONDS, CONNECTING, PAUSES, Driver, hang_up, is_quiet
 from lazymig._postgres_errors import IN_THE_WAY, in_use, translate
@@ -173,12 +174,7 @@ class PostgresConnection:
         return self.driver.trips
 
     async def run(
-        self,
-        operation: Callable[[], Operation[T]],
-        *,
-        writes: bool = True,
-        durable: bool = False,
-        brief: bool = False,
+        self, operation: Callable[[], Operation[T]], *, writes: bool = True, durable: bool = False, brief: bool = False
     ) -> T:
         """See `Connection.run`."""
         self.commits += durable
@@ -266,7 +262,8 @@ async def open_postgres(
     try:
         opened = PostgresConnection(driver, place, clock)
         post = SqlPost(post_dialect(place.schema), opened)
-        yield SqlStore(dialect(place.schema), ruling_dialect(place.schema), opened, post)
+        dialects = dialect(place.schema), ruling_dialect(place.schema), copy_dialect(place.schema)
+        yield SqlStore(*dialects, opened, post)
     finally:
         await driver.close()
 

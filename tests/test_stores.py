@@ -9,6 +9,7 @@ from lazymig.memory import MemoryStore
 from lazymig.postgres import open_postgres
 from lazymig.sqlite import open_sqlite
 from lazymig.testing.base_suite import BaseSuite
+from lazymig.testing.copy_suite import CopySuite
 from lazymig.testing.entry_suite import EntrySuite
 from lazymig.testing.fleet_suite import FleetSuite
 from lazymig.testing.policy_suite import PolicySuite
@@ -63,6 +64,10 @@ class TestMemoryRulings(Memory, RulingSuite):
     pass
 
 
+class TestMemoryCopies(Memory, CopySuite):
+    pass
+
+
 class SQLite:
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_sqlite(folder / "store.db", clock=clock)
@@ -89,6 +94,10 @@ class TestSQLiteBases(SQLite, BaseSuite):
 
 
 class TestSQLiteRulings(SQLite, RulingSuite):
+    pass
+
+
+class TestSQLiteCopies(SQLite, CopySuite):
     pass
 
 
@@ -142,6 +151,10 @@ class TestInlineSQLiteRulings(InlineSQLite, RulingSuite):
     pass
 
 
+class TestInlineSQLiteCopies(InlineSQLite, CopySuite):
+    pass
+
+
 @asynccontextmanager
 async def open_postgres_in(folder: Path, clock: ManualClock, **options: object) -> AsyncIterator[Store]:
     with postgres.schema_url() as url:
@@ -178,6 +191,10 @@ class TestPostgresRulings(Postgres, RulingSuite):
     pass
 
 
+class TestPostgresCopies(Postgres, CopySuite):
+    pass
+
+
 class PartitionedPostgres:
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_postgres_in(folder, clock, partitions=3)
@@ -200,6 +217,10 @@ class TestPartitionedPostgresBases(PartitionedPostgres, BaseSuite):
 
 
 class TestPartitionedPostgresRulings(PartitionedPostgres, RulingSuite):
+    pass
+
+
+class TestPartitionedPostgresCopies(PartitionedPostgres, CopySuite):
     pass
 
 

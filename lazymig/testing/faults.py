@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lazymig.errors import LazymigError, StoreUnavailableError
+from lazymig.testing.copy_faults import FaultyCopies
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -76,6 +77,7 @@ class FaultyStore:
         self._pulse_fault: Fault | None = None
         self.pulse_calls: list[str] = []
         self.post = _FaultyPost(store.post, self._pass)
+        self.copies = FaultyCopies(store.copies, self._pass)
 
     def arm(self, fault: Fault | None, victim: asyncio.Task[Any] | None = None) -> None:
         """Begin to count, and let this fault come; None only counts."""

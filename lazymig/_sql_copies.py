@@ -1,0 +1,355 @@
+"""Whole actors over SQL; see `lazymig._sql` for what an operation is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from lazymig import _rows
+from lazymig._sql_operations import last, trip
+from lazymig.copies import CopiedEntry, Outline, Put, TypeSettings, Whole
+from lazymig.errors import CorruptStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from lazymig._records import ActorKey, StoredActor
+    from lazymig._sql_lineage import Lineage
+    from lazymig._sql_operations import Connection, Found, Operation, Rows, Statement
+
+
+class NamedValue(NamedTuple):
+    """A state, or one of a base.
+
+    Attributes:
+        id: The actor's.
+        name: The state's.
+        value: Encoded; None only in a base: there was none.
+    """
+
+    id: str
+    name: str
+    value: bytes | None
+
+
+class EntryValue(NamedTuple):
+    """An entry.
+
+    Attributes:
+        id: The actor's.
+        name: The table's.
+        key: The entry's.
+        value: Encoded.
+        lineage: Names what was applied to it.
+    """
+
+    id: str
+    name: str
+    key: str
+    value: bytes
+    lineage: int
+
+
+class CopyDealing(Protocol):
+    """How an engine reads and writes many actors of a ``type`` at once: each of these is a part of an operation."""
+
+    def read(self, actor_type: str, ids: Sequence[str]) -> Operation[list[tuple[Any, Found, Rows]]]:
+        """Return id, actor, and table, key, value and lineage of its entries in order; from one snapshot."""
+        ...
+
+    def take(self, of: Mapping[str, Any], actors: Sequence[Mapping[str, Any]]) -> Operation[set[str]]:
+        """Write rows of actors where there are none, or older ones that nobody holds, and lock them.
+
+        Args:
+            of: Their ``type``; ``now`` by the store's clock; ``below``: also what is of a lower revision is older.
+            actors: ``id`` and `NOTHING`'s columns of each, in order of their ids.
+
+        Returns:
+            The ids of those written.
+        """
+        ...
+
+    def clear(self, actor_type: str, ids: Sequence[str]) -> Operation[None]:
+        """Remove all that is stored of some actors but their rows, drafts included."""
+        ...
+
+    def fill(
+        self,
+        actor_type: str,
+        states: Sequence[NamedValue],
+        kept: Sequence[NamedValue],
+        entries: Sequence[EntryValue],
+    ) -> Operation[None]:
+        """Store values; entries that are there already are replaced."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CopyDialect:
+    """The statements of one engine for copies; parameters are named and bound.
+
+    Attributes:
+        dealing: What is done with many actors at once.
+        lock_policies: See `RulingDialect.lock_policies`.
+    """
+
+    types: str
+    outlines: str
+    policy: str
+    releases: str
+    put_policy: str
+    put_release: str
+    revision: str
+    has_draft: str
+    put_draft: str
+    lock_draft: str
+    end_draft: str
+    dealing: CopyDealing
+    lock_policies: Sequence[str] = ()
+
+
+class _DraftLostError(Exception):
+    """Another copy has begun its own: nothing is to be stored."""
+
+
+class SqlCopies:
+    """See `lazymig.copies.Copies`.
+
+    Args:
+        dialect: The statements.
+        connection: Drives them.
+        learning: Drives an operation that names sets, as the store's others are.
+        read_actor: Reads an actor's rows, likewise.
+    """
+
+    def __init__(
+        self,
+        dialect: CopyDialect,
+        connection: Connection,
+        learning: Callable[..., Any],
+        read_actor: Callable[[ActorKey, Found, Lineage], Operation[StoredActor]],
+    ) -> None:
+        self._sql = dialect
+        self._connection = connection
+        self._learning = learning
+        self._read_actor = read_actor
+
+    async def types(self) -> Sequence[str]:
+        """See `Copies.types`."""
+        rows = await self._connection.run(partial(self._select, self._sql.types, {}), writes=False)
+        return [_rows.read_type(name) for (name,) in rows]
+
+    async def settings(self, actor_type: str) -> TypeSettings:
+        """See `Copies.settings`."""
+        return await self._connection.run(partial(self._settings, actor_type), writes=False)
+
+    async def outlines(self, actor_type: str, *, after: str = "", limit: int = 500) -> Sequence[Outline]:
+        """See `Copies.outlines`."""
+        of = {"type": actor_type, "after": after, "limit": limit}
+        rows = await self._connection.run(partial(self._select, self._sql.outlines, of), writes=False)
+        keys = [_rows.read_key(actor_type, actor_id) for actor_id, _, _ in rows]
+        return [
+            Outline(key.id, _rows.read_count(key, "revision", revision), int(size))
+            for key, (_, revision, size) in zip(keys, rows, strict=True)
+        ]
+
+    async def read(self, actor_type: str, ids: Sequence[str]) -> Sequence[Whole]:
+        """See `Copies.read`."""
+        found: list[Whole] = await self._learning(partial(self._read, actor_type, sorted({*ids})), writes=False)
+        return found
+
+    async def note(self, actor_type: str, settings: TypeSettings) -> None:
+        """See `Copies.note`."""
+        await self._connection.exclude(partial(self._note, actor_type, settings), durable=True)
+
+    async def put(self, actor_type: str, wholes: Sequence[Whole]) -> Sequence[Put]:
+        """See `Copies.put`."""
+        stored: list[Put] = await self._learning(partial(self._put, actor_type, wholes), durable=True)
+        return stored
+
+    async def begin(self, key: ActorKey, revision: int, draft: str, entries: Sequence[CopiedEntry]) -> Put:
+        """See `Copies.begin`."""
+        stored: Put = await self._learning(partial(self._begin, key, revision, draft, entries), durable=True)
+        return stored
+
+    async def add(self, key: ActorKey, draft: str, entries: Sequence[CopiedEntry]) -> bool:
+        """See `Copies.add`."""
+        is_there: bool = await self._learning(partial(self._add, key, draft, entries), durable=True)
+        return is_there
+
+    async def finish(self, actor: StoredActor, draft: str) -> Put:
+        """See `Copies.finish`."""
+        try:
+            stored: Put = await self._learning(partial(self._finish, actor, draft), durable=True)
+        except _DraftLostError:
+            return Put.HELD
+        return stored
+
+    # --- operations --------------------------------------------------------------------------------------------
+
+    def _select(self, statement: str, of: Mapping[str, Any]) -> Operation[Rows]:
+        (rows,) = yield last((statement, of))
+        return rows
+
+    def _settings(self, actor_type: str) -> Operation[TypeSettings]:
+        of = {"type": actor_type}
+        policy, releases = yield last((self._sql.policy, of), (self._sql.releases, of))
+        return TypeSettings(
+            _rows.read_policy(None, actor_type, *(policy[0] if policy else (None, None))),
+            [_rows.read_release(actor_type, *row) for row in releases],
+        )
+
+    def _read(self, actor_type: str, ids: Sequence[str], lineage: Lineage) -> Operation[list[Whole]]:
+        rows = yield from self._sql.dealing.read(actor_type, ids)
+        wholes = []
+        for actor_id, found, entries in rows:
+            key = _rows.read_key(actor_type, actor_id)
+            actor = yield from self._read_actor(key, found, lineage)
+            if actor.revision:
+                wholes.append(Whole(actor, tuple((yield from _entries(key, entries, lineage)))))
+        return wholes
+
+    def _note(self, actor_type: str, settings: TypeSettings) -> Operation[None]:
+        for release in settings.releases:
+            seen = {"seen_at": _rows.write_time(release.seen_at)}
+            yield trip((self._sql.put_release, {"type": actor_type, **_rows.write_release(release), **seen}))
+        if settings.policy.epoch:
+            policy = {"type": actor_type, "version": settings.policy.version, "epoch": settings.policy.epoch}
+            locks: list[Statement] = [(lock, {}) for lock in self._sql.lock_policies]
+            yield trip(*locks, (self._sql.put_policy, policy))
+
+    def _put(self, actor_type: str, wholes: Sequence[Whole], lineage: Lineage) -> Operation[list[Put]]:
+        ordered = sorted(wholes, key=_id_of)
+        rows = []
+        for whole in ordered:
+            row = yield from self._columns(whole.actor, lineage, has_entries=bool(whole.entries))
+            rows.append(row)
+        taken = yield from self._take(actor_type, rows)
+        ours = [whole for whole in ordered if whole.actor.key.id in taken]
+        if ours:
+            entries = []
+            for whole in ours:
+                entries += yield from _entry_values(whole.actor.key, whole.entries, lineage)
+            yield from self._sql.dealing.clear(actor_type, [whole.actor.key.id for whole in ours])
+            states = [row for whole in ours for row in _states(whole.actor)]
+            kept = [row for whole in ours for row in _kept(whole.actor)]
+            yield from self._sql.dealing.fill(actor_type, states, kept, entries)
+        outcomes = []
+        for whole in wholes:
+            outcome = yield from self._outcome(whole.actor.key, whole.actor.revision, taken)
+            outcomes.append(outcome)
+        return outcomes
+
+    def _begin(
+        self, key: ActorKey, revision: int, draft: str, entries: Sequence[CopiedEntry], lineage: Lineage
+    ) -> Operation[Put]:
+        taken = yield from self._take(key.type, [{**NOTHING, "id": key.id}], below=revision)
+        if taken:
+            rows = yield from _entry_values(key, entries, lineage)
+            yield from self._sql.dealing.clear(key.type, [key.id])
+            yield trip((self._sql.put_draft, _of_draft(key, draft)))
+            yield from self._sql.dealing.fill(key.type, (), (), rows)
+        return (yield from self._outcome(key, revision, taken))
+
+    def _add(self, key: ActorKey, draft: str, entries: Sequence[CopiedEntry], lineage: Lineage) -> Operation[bool]:
+        rows = yield from _entry_values(key, entries, lineage)
+        (found,) = yield trip((self._sql.lock_draft, _of_draft(key, draft)))
+        if found:
+            yield from self._sql.dealing.fill(key.type, (), (), rows)
+        return bool(found)
+
+    def _finish(self, actor: StoredActor, draft: str, lineage: Lineage) -> Operation[Put]:
+        of = _of_draft(actor.key, draft)
+        (found,) = yield trip((self._sql.has_draft, of))
+        if not found:
+            return Put.HELD
+        row = yield from self._columns(actor, lineage, has_entries=True)
+        taken = yield from self._take(actor.key.type, [row])
+        (ended,) = yield trip((self._sql.end_draft, of))
+        if not taken or not ended:
+            raise _DraftLostError
+        yield from self._sql.dealing.fill(actor.key.type, _states(actor), _kept(actor), ())
+        return Put.STORED
+
+    def _take(self, actor_type: str, rows: Sequence[Mapping[str, Any]], below: int = 0) -> Operation[set[str]]:
+        of = {"type": actor_type, "now": self._connection.now(), "below": below}
+        return (yield from self._sql.dealing.take(of, rows))
+
+    def _outcome(self, key: ActorKey, revision: int, taken: set[str]) -> Operation[Put]:
+        if key.id in taken:
+            return Put.STORED
+        (rows,) = yield trip((self._sql.revision, {"type": key.type, "id": key.id}))
+        return Put.NOT_OLDER if rows and rows[0][0] >= revision else Put.HELD
+
+    def _columns(self, actor: StoredActor, lineage: Lineage, *, has_entries: bool) -> Operation[dict[str, Any]]:
+        """Return an actor's row; of one of which nothing is stored but its revision it has no set."""
+        row = {**NOTHING, "id": actor.key.id, "revision": actor.revision}
+        if actor.states or actor.base is not None or has_entries:
+            row |= yield from lineage.columns(actor.key.type, actor.stamp)
+        row |= {"converting": actor.marks.converting, "oldest": actor.marks.oldest}
+        if actor.base is not None:
+            number = yield from lineage.id(actor.key.type, actor.base.applied)
+            row |= {"base_lineage": number, "base_revision": actor.base.revision, "base_digest": actor.base.digest}
+        return row
+
+
+NOTHING: Mapping[str, Any] = {
+    "revision": 0,
+    "version": None,
+    "lineage": None,
+    "written_by": None,
+    "migrated_at": None,
+    "converting": 0,
+    "oldest": None,
+    "base_lineage": None,
+    "base_revision": None,
+    "base_digest": None,
+}
+"""The row of an actor of which nothing is stored."""
+
+
+def _id_of(whole: Whole) -> str:
+    return whole.actor.key.id
+
+
+def _of_draft(key: ActorKey, draft: str) -> dict[str, Any]:
+    return {"type": key.type, "id": key.id, "draft": draft}
+
+
+def _states(actor: StoredActor) -> list[NamedValue]:
+    return [NamedValue(actor.key.id, name, data) for name, data in sorted(actor.states.items())]
+
+
+def _kept(actor: StoredActor) -> list[NamedValue]:
+    if actor.base is None:
+        return []
+    return [NamedValue(actor.key.id, name, kept.data) for name, kept in sorted(actor.base.states.items())]
+
+
+def _entry_values(key: ActorKey, entries: Sequence[CopiedEntry], lineage: Lineage) -> Operation[list[EntryValue]]:
+    """Return rows of entries in order."""
+    numbers = {}
+    for applied in {entry.applied for entry in entries}:
+        numbers[applied] = yield from lineage.id(key.type, applied)
+    rows = [EntryValue(key.id, entry.table, entry.key, entry.data, numbers[entry.applied]) for entry in entries]
+    return sorted(rows)
+
+
+def _entries(key: ActorKey, rows: Rows, lineage: Lineage) -> Operation[list[CopiedEntry]]:
+    sets = {}
+    for number in dict.fromkeys(row[3] for row in rows):
+        try:
+            sets[number] = yield from lineage.get(key, number)
+        except CorruptStateError as error:
+            raise CorruptStateError(key, f"of an entry, {error.reason}") from error
+    by_table: dict[Any, list[Any]] = {}
+    for name, *row in rows:
+        by_table.setdefault(name, []).append(row)
+    entries = []
+    for name, of_table in by_table.items():
+        table = _rows.read_table(key, name)
+        keys, data, numbers = _rows.read_entries(key, table, of_table)
+        columns = zip(keys, data, map(sets.__getitem__, numbers), strict=True)
+        entries += [CopiedEntry(table, entry_key, value, applied) for entry_key, value, applied in columns]
+    return entries
