@@ -8,9 +8,11 @@ from lazymig._bases import NO_POLICY
 from lazymig._entries import Entry
 from lazymig._memory_rows import Row, Table
 from lazymig.copies import VALUE_BYTES, CopiedEntry, Outline, Put, TypeSettings, Whole
+from lazymig.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from lazymig._bases import WritePolicy
     from lazymig._memory_rulings import MemoryRulings
@@ -121,6 +123,10 @@ class MemoryCopies:
         del self._drafts[actor.key]
         _become(self._rows[actor.key], actor)
         return Put.STORED
+
+    async def backup(self, file: Path, progress: Callable[[float], object]) -> None:  # noqa: ARG002  (the Protocol's)
+        """See `Copies.backup`."""
+        raise StoreError("memory: ends with its process, and has no backup. Copy it to a store in a file.")
 
     def _refusal(self, key: ActorKey, revision: int) -> Put:
         if key in self._rows and self._rows[key].revision >= revision:

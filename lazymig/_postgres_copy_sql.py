@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lazymig._postgres_dealing import ACTORS, OF_ACTORS, found_in
-from lazymig._postgres_sql import LOCK_POLICIES, LOCK_SOON, NOW, in_schema
+from lazymig._postgres_sql import LOCK_POLICIES, LOCK_SOON, NOW, OPTIONS, in_schema
 from lazymig._sql_copies import NOTHING, CopyDialect
 from lazymig._sql_operations import last, trip
 from lazymig.copies import VALUE_BYTES
+from lazymig.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from lazymig._sql_copies import EntryValue, NamedValue
     from lazymig._sql_operations import Found, Operation, Rows
@@ -130,11 +134,40 @@ class PostgresCopyDealing:
             yield trip(*puts)
 
 
-def copy_dialect(schema: str) -> CopyDialect:
-    """Return how a schema is spoken to."""
+def copy_dialect(schema: str, url: str) -> CopyDialect:
+    """Return how a schema is spoken to.
+
+    Args:
+        schema: Of the tables.
+        url: The store's, its password hidden.
+    """
     statements = {name: in_schema(statement, schema) for name, statement in _STATEMENTS.items()}
     locks = [in_schema(lock, schema) for lock in (LOCK_SOON, LOCK_POLICIES)]
-    return CopyDialect(**statements, dealing=PostgresCopyDealing(schema), lock_policies=locks)
+    return CopyDialect(
+        **statements, dealing=PostgresCopyDealing(schema), lock_policies=locks, backup=partial(_refuse, schema, url)
+    )
+
+
+async def _refuse(schema: str, url: str, file: Path, progress: Callable[[float], object]) -> None:  # noqa: ARG001  (the Protocol's)
+    raise StoreError(
+        f"{url} is backed up by PostgreSQL's own tools. Run: {dump_line(schema, url, file)} (and to restore it into "
+        f"another database: pg_restore --dbname=URL {shlex.quote(str(file))})."
+    )
+
+
+def dump_line(schema: str, url: str, file: Path) -> str:
+    """Return what a shell takes to dump a schema: all of it but the locks, nodes and calls of the past."""
+    start, _, query = url.partition("?")
+    options = [option for option in query.split("&") if option and option.partition("=")[0] not in OPTIONS]
+    words = [
+        "pg_dump",
+        "--format=custom",
+        f"--schema={schema}",
+        f"--exclude-table-data={schema}.(node|heartbeat|offer|call)",
+        f"--file={file}",
+        f"--dbname={start}{'?' if options else ''}{'&'.join(options)}",
+    ]
+    return " ".join(map(shlex.quote, words))
 
 
 _STATEMENTS: Mapping[str, str] = {

@@ -24,6 +24,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+OPTIONS = frozenset({"schema", "partitions", "pool"})
+"""Of a store's URL; all others are libpq's, and left as they are written."""
+
 TABLES = (
     *("actor", "base", "call", "draft", "entry", "fleet", "heartbeat", "layout", "lineage", "node", "offer", "policy"),
     *("recovery", "release", "state"),

@@ -12,7 +12,8 @@ from lazymig.copies import CopiedEntry, Outline, Put, TypeSettings, Whole
 from lazymig.errors import CorruptStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from pathlib import Path
 
     from lazymig._records import ActorKey, StoredActor
     from lazymig._sql_lineage import Lineage
@@ -91,6 +92,7 @@ class CopyDialect:
 
     Attributes:
         dealing: What is done with many actors at once.
+        backup: See `Copies.backup`.
         lock_policies: See `RulingDialect.lock_policies`.
     """
 
@@ -106,6 +108,7 @@ class CopyDialect:
     lock_draft: str
     end_draft: str
     dealing: CopyDealing
+    backup: Callable[[Path, Callable[[float], object]], Coroutine[Any, Any, None]]
     lock_policies: Sequence[str] = ()
 
 
@@ -185,6 +188,10 @@ class SqlCopies:
         except _DraftLostError:
             return Put.HELD
         return stored
+
+    async def backup(self, file: Path, progress: Callable[[float], object]) -> None:
+        """See `Copies.backup`."""
+        await self._sql.backup(file, progress)
 
     # --- operations --------------------------------------------------------------------------------------------
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lazymig._sql_copies import CopyDialect
 from lazymig._sql_operations import Batch, trip
+from lazymig._sqlite_backup import back_up
 from lazymig._sqlite_sql import DIALECT, POLICY
 from lazymig.copies import VALUE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from lazymig._sql_copies import EntryValue, NamedValue
     from lazymig._sql_operations import Found, Operation, Rows
@@ -91,13 +94,17 @@ class SQLiteCopyDealing:
                 yield Batch(((statement, {}),), rows=[(actor_type, *value) for value in values])
 
 
-COPY_DIALECT = CopyDialect(
-    dealing=SQLiteCopyDealing(),
-    types="""
+def copy_dialect(path: Path) -> CopyDialect:
+    """Return how a file is spoken to."""
+    return CopyDialect(**_STATEMENTS, dealing=SQLiteCopyDealing(), backup=partial(back_up, path))
+
+
+_STATEMENTS: Mapping[str, str] = {
+    "types": """
         SELECT DISTINCT type FROM actor WHERE revision <> 0
         UNION SELECT type FROM release UNION SELECT type FROM policy ORDER BY type
     """,
-    outlines=f"""
+    "outlines": f"""
         SELECT id, revision,
             COALESCE((
                 SELECT sum({VALUE_BYTES} + length(value)) FROM state
@@ -115,23 +122,23 @@ COPY_DIALECT = CopyDialect(
         )
         ORDER BY id LIMIT :limit
     """,  # noqa: S608  (a constant is put in, no value)
-    policy=POLICY,
-    releases="SELECT applied, checksums, build, seen_at FROM release WHERE type = :type",
-    put_policy="""
+    "policy": POLICY,
+    "releases": "SELECT applied, checksums, build, seen_at FROM release WHERE type = :type",
+    "put_policy": """
         INSERT INTO policy (type, version, epoch) VALUES (:type, :version, :epoch)
         ON CONFLICT (type) DO UPDATE SET version = excluded.version, epoch = excluded.epoch
         WHERE policy.epoch < excluded.epoch
     """,
-    put_release="""
+    "put_release": """
         INSERT INTO release (type, applied, checksums, build, seen_at)
         VALUES (:type, :applied, :checksums, :build, :seen_at)
         ON CONFLICT (type, applied) DO UPDATE
         SET checksums = excluded.checksums, build = excluded.build, seen_at = excluded.seen_at
         WHERE release.seen_at < excluded.seen_at
     """,
-    revision="SELECT revision FROM actor WHERE type = :type AND id = :id",
-    has_draft="SELECT 1 FROM draft WHERE type = :type AND id = :id AND draft = :draft",
-    put_draft="INSERT INTO draft (type, id, draft) VALUES (:type, :id, :draft)",
-    lock_draft="SELECT 1 FROM draft WHERE type = :type AND id = :id AND draft = :draft",
-    end_draft="DELETE FROM draft WHERE type = :type AND id = :id AND draft = :draft RETURNING id",
-)
+    "revision": "SELECT revision FROM actor WHERE type = :type AND id = :id",
+    "has_draft": "SELECT 1 FROM draft WHERE type = :type AND id = :id AND draft = :draft",
+    "put_draft": "INSERT INTO draft (type, id, draft) VALUES (:type, :id, :draft)",
+    "lock_draft": "SELECT 1 FROM draft WHERE type = :type AND id = :id AND draft = :draft",
+    "end_draft": "DELETE FROM draft WHERE type = :type AND id = :id AND draft = :draft RETURNING id",
+}

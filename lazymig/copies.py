@@ -10,7 +10,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from lazymig._bases import WritePolicy
     from lazymig._records import ActorKey, AppliedSet, StoredActor
@@ -159,5 +160,21 @@ class Copies(Protocol):
 
         Returns:
             `Put.HELD` if there is no such draft any more; nothing was stored.
+        """
+        ...
+
+    async def backup(self, file: Path, progress: Callable[[float], object]) -> None:
+        """Write a copy of the whole store, as of one moment, into a new file that is a store; writers go on.
+
+        Must leave nothing under the file's name before it is complete and synced. Locks, nodes and travelling calls
+        are not in it.
+
+        Args:
+            file: Made by this.
+            progress: Called now and then with the share that is done, from another thread; what it raises ends it.
+
+        Raises:
+            StoreError: The file is there already, or can't be written; or the engine has tools of its own for it,
+                which are named.
         """
         ...

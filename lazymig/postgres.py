@@ -262,7 +262,7 @@ async def open_postgres(
     try:
         opened = PostgresConnection(driver, place, clock)
         post = SqlPost(post_dialect(place.schema), opened)
-        dialects = dialect(place.schema), ruling_dialect(place.schema), copy_dialect(place.schema)
+        dialects = dialect(place.schema), ruling_dialect(place.schema), copy_dialect(place.schema, place.name)
         yield SqlStore(*dialects, opened, post)
     finally:
         await driver.close()

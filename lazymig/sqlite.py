@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lazymig._presence import Presence
 from lazymig._sql import SqlStore
 from lazymig._sql_post import SqlPost
-from lazymig._sqlite_copy_sql import COPY_DIALECT
+from lazymig._sqlite_copy_sql import copy_dialect
 from lazymig._sqlite_drivers import (
     BUSY_SECONDS,
     RETRY_SECONDS,
@@ -371,7 +371,7 @@ async def open_sqlite(
     try:
         with translating(name):
             await trying(partial(driver.call, partial(lay_out, name=name, create=create)))
-        yield SqlStore(DIALECT, RULING_DIALECT, COPY_DIALECT, opened, SqlPost(POST_DIALECT, opened))
+        yield SqlStore(DIALECT, RULING_DIALECT, copy_dialect(path), opened, SqlPost(POST_DIALECT, opened))
     finally:
         await opened.close()
 

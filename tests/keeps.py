@@ -165,7 +165,7 @@ class PostgresKeep:
             opened = _SteppingConnection(_Stepping(connection), self._place, asyncio.get_running_loop().time)
             opened.poll_seconds = POLL_SECONDS
             post = SqlPost(post_dialect(self._schema), opened)
-            dialects = dialect(self._schema), ruling_dialect(self._schema), copy_dialect(self._schema)
+            dialects = dialect(self._schema), ruling_dialect(self._schema), copy_dialect(self._schema, self._schema)
             yield SqlStore(*dialects, opened, post)
 
     def free_locks(self, store: Store) -> None:

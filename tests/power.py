@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
@@ -21,7 +22,7 @@ from lazymig import Activation, Actor, Node, Suite, action
 from lazymig._sql import SqlStore
 from lazymig._sql_operations import last
 from lazymig._sql_post import SqlPost
-from lazymig._sqlite_copy_sql import COPY_DIALECT
+from lazymig._sqlite_copy_sql import copy_dialect
 from lazymig._sqlite_drivers import drive, steps
 from lazymig._sqlite_errors import translating
 from lazymig._sqlite_post_sql import POST_DIALECT
@@ -304,7 +305,7 @@ async def day_of_retries(connection: RecordedConnection, recording: Recording) -
 
 
 def store_on(connection: RecordedConnection) -> SqlStore:
-    return SqlStore(DIALECT, RULING_DIALECT, COPY_DIALECT, connection, SqlPost(POST_DIALECT, connection))
+    return SqlStore(DIALECT, RULING_DIALECT, copy_dialect(Path()), connection, SqlPost(POST_DIALECT, connection))
 
 
 def open_node(connection: RecordedConnection, upto: str | None = None) -> Node:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from pathlib import Path
 
     from lazymig._records import ActorKey, StoredActor
     from lazymig.copies import CopiedEntry, Copies, Outline, Put, TypeSettings, Whole
@@ -66,3 +67,7 @@ class FaultyCopies:
         """See `Copies.finish`."""
         outcome: Put = await self._pass("finish", self._copies.finish(actor, draft))
         return outcome
+
+    async def backup(self, file: Path, progress: Callable[[float], object]) -> None:
+        """See `Copies.backup`."""
+        await self._pass("backup", self._copies.backup(file, progress))
