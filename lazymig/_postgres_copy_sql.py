@@ -156,9 +156,13 @@ async def _refuse(schema: str, url: str, file: Path, progress: Callable[[float],
 
 
 def dump_line(schema: str, url: str, file: Path) -> str:
-    """Return what a shell takes to dump a schema: all of it but the locks, nodes and calls of the past."""
-    start, _, query = url.partition("?")
-    options = [option for option in query.split("&") if option and option.partition("=")[0] not in OPTIONS]
+    """Return what a shell takes to dump a schema: all of it but the locks, nodes and calls of the past.
+
+    A password is not in it: libpq takes it from PGPASSWORD or ``~/.pgpass``.
+    """
+    start, _, query = url.replace(":***@", "@").partition("?")
+    pairs = [(option, *option.partition("=")) for option in query.split("&") if option]
+    options = [option for option, name, _, value in pairs if name not in OPTIONS and value != "***"]
     words = [
         "pg_dump",
         "--format=custom",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import uuid
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lazymig import _version
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from lazymig.copies import Outline
     from lazymig.store import Store
     from lazymig.transfer._contents import Contents
+
+
+_FILE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ async def copy(
             else can't be read is a difference.)
         StoreError: One store's fault. What was copied stays, each actor whole; run the same copy again.
     """
-    if source is target or (source.name == target.name and source.name != "memory:"):
+    if is_one(source, target):
         raise ValueError(f"{source.name} is source and target. Name two stores.")
     run = _Copy(source, target, progress)
     names = sorted({*(await source.copies.types() if types is None else types)})
@@ -111,6 +115,16 @@ async def copy(
     for actor_type in names:
         await run.compare(actor_type)
     return run.report
+
+
+def is_one(source: Store, target: Store) -> bool:
+    """Tell whether two stores are the same one: a file may have many names."""
+    if source is target:
+        return True
+    files = [Path(store.name.removeprefix(_FILE)) for store in (source, target) if store.name.startswith(_FILE)]
+    if len(files) == 2:
+        return files[0].exists() and files[1].exists() and files[0].samefile(files[1])
+    return source.name == target.name != "memory:"
 
 
 class _Copy:
