@@ -85,24 +85,28 @@ class Conversions:
         lease: The actor's lock.
         tables: Name to the version, packed, that the entries are brought to.
         telling: Told, after each chunk, how many entries it has converted of which table.
+        restamps: Whether entries that nothing converts get the stamp, too. Else it is left to who stores them next.
 
     Attributes:
         has_run: Whether there was an entry to convert.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (named, all but five)
         self,
         activation: Activation,
         holding: Holding,
         lease: Lease,
         tables: Mapping[str, int],
         telling: Telling,
+        *,
+        restamps: bool = False,
     ) -> None:
         self._activation = activation
         self._holding = holding
         self._lease = lease
         self._tables = tables
         self._telling = telling
+        self._restamps = restamps
         self.has_run = False
 
     async def run(self) -> int | None:
@@ -119,7 +123,7 @@ class Conversions:
                 return min((of.applied.highest for of in counts), default=None)
             self.has_run = True
             mark = max(self._tables.values())
-            if self._lease.marks.converting < mark:
+            if max(self._holding.found().applied.highest, self._lease.marks.converting) < mark:
                 await self._commit({}, mark)
             for table in lacking:
                 await self._convert_table(table)
@@ -134,7 +138,7 @@ class Conversions:
             return False
         plan = self._decide((of.table, ""), of.applied)
         if not isinstance(plan, ActivationError):
-            return bool(plan.steps)
+            return bool(plan.steps) or (self._restamps and plan.applied != of.applied)
         async for page in self._pages(of.table):
             if of.applied in page.applied:
                 plan = self._decide((of.table, page.keys[page.applied.index(of.applied)]), of.applied)
@@ -168,6 +172,7 @@ class Conversions:
     async def _convert(self, table: str, page: Page) -> _Chunk:
         plans: dict[int, _entry_plan.EntryPlan | ActivationError] = {}  # by object: a page has few different stamps
         waiting: _Waiting = []
+        restamped: Staged = {}
         refusal: ActivationError | None = None
         for key, data, applied in zip(page.keys, page.data, page.applied, strict=True):
             plan = plans.get(id(applied))
@@ -178,9 +183,12 @@ class Conversions:
                 break
             if plan.steps:
                 waiting.append(((table, key), data, plan))
+            elif self._restamps and plan.applied != applied:
+                restamped[table, key] = Entry(data, plan.applied)
         at_once = min((step.concurrency for plan in {plan for *_, plan in waiting} for step in plan.steps), default=1)
         chunk = await (self._one_by_one(waiting) if at_once == 1 else self._at_once(waiting, at_once))
         chunk.failure = chunk.failure or refusal
+        chunk.entries = {**restamped, **chunk.entries}
         return chunk
 
     def _decide(self, place: Place, applied: AppliedSet) -> _entry_plan.EntryPlan | ActivationError:
@@ -197,6 +205,7 @@ class Conversions:
             for (place, data, plan), decoded in zip(waiting, _decoded(waiting), strict=True):
                 if place in chunk.entries:
                     continue
+                running.is_read_only = not all(step.is_eager for step in plan.steps)
                 value = decode_entry(key, place, data) if decoded is None else decoded
                 result = _upgrade.convert_at_once(plan.steps, value, context, key, place, running)
                 if isinstance(result, _upgrade.Rest):
@@ -223,7 +232,10 @@ class Conversions:
             async with limit:
                 if has_failed:
                     return
-                running = Running(self._activation, is_conversion=True, is_beside_others=True)
+                is_read_only = not all(step.is_eager for step in plan.steps)
+                running = Running(
+                    self._activation, is_conversion=True, is_beside_others=True, is_read_only=is_read_only
+                )
                 RUNNING.set(running)  # of this task
                 try:
                     outcomes[number] = await self._entry(place, data, plan, value, running), running.staged[-1]

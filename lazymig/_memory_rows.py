@@ -12,7 +12,7 @@ from lazymig._records import NO_MARKS, ActorKey, Marks, StoredActor
 if TYPE_CHECKING:
     from lazymig._bases import BaseWrite
     from lazymig._entries import Entry, Range
-    from lazymig._records import Fence, Stamp
+    from lazymig._records import AppliedSet, Fence, Stamp
 
 
 @dataclass(slots=True)
@@ -64,6 +64,16 @@ class Row:
     def is_blank(self) -> bool:
         """Whether nothing is stored of it but its revision."""
         return not self.states and self.base is None and not self.has_entries
+
+    @property
+    def applied(self) -> AppliedSet | None:
+        """What was applied to it, None without migration-info."""
+        return None if self.stamp is None else self.stamp.applied
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing belongs to it but its states and its stamp."""
+        return self.base is None and self.marks == NO_MARKS and not self.has_entries
 
     def change_base(self, change: BaseWrite) -> None:
         """Store a base, after the revision has risen."""

@@ -75,11 +75,11 @@ class MemoryRulings:
 
     def census(self, actor_type: str) -> Counter[AppliedSet | None]:
         """See `Store.census`."""
-        return Counter(_applied(row) for _, row in self._stored(actor_type))
+        return Counter(row.applied for _, row in self._stored(actor_type))
 
     def stragglers(self, actor_type: str, sets: frozenset[AppliedSet | None], after: str, limit: int) -> list[str]:
         """See `Store.stragglers`."""
-        found = (key.id for key, row in self._stored(actor_type) if key.id > after and _applied(row) in sets)
+        found = (key.id for key, row in self._stored(actor_type) if key.id > after and row.applied in sets)
         return sorted(found)[:limit]
 
     def entry_census(self, actor_type: str) -> Counter[AppliedSet]:
@@ -97,7 +97,7 @@ class MemoryRulings:
     def _facts(self, actor_type: str, nodes: Sequence[NodeStatus]) -> TypeFacts:
         rows = [row for _, row in self._stored(actor_type)]
         bases = frozenset(_based(row) for row in rows if row.base is not None)
-        actors = frozenset(map(_applied, rows))
+        actors = frozenset(row.applied for row in rows)
         known = {applied for applied in actors if applied is not None}
         known |= {based.base for based in bases} | {entry.applied for row in rows for entry in _entries(row)}
         oldest = [row.marks.oldest for row in rows if row.marks.oldest is not None]
@@ -108,7 +108,7 @@ class MemoryRulings:
 def _is_so(question: Question, row: Row) -> bool:
     """Tell whether a question asks for an actor."""
     if isinstance(question, AskActors):
-        return _applied(row) in question.sets
+        return row.applied in question.sets
     if isinstance(question, AskBases):
         return row.base is not None and _based(row) in question.of
     if isinstance(question, AskEntries):
@@ -124,13 +124,9 @@ def _count(ids: Iterable[str]) -> Counted:
     return Counted(len(found), tuple(found[:SAMPLE]))
 
 
-def _applied(row: Row) -> AppliedSet | None:
-    return None if row.stamp is None else row.stamp.applied
-
-
 def _based(row: Row) -> Based:
     assert row.base is not None  # noqa: S101  (asked before)
-    return Based(_applied(row), None if row.stamp is None else row.stamp.writer, row.base.applied)
+    return Based(row.applied, None if row.stamp is None else row.stamp.writer, row.base.applied)
 
 
 def _entries(row: Row) -> list[Entry]:

@@ -167,7 +167,7 @@ def dump_line(schema: str, url: str, file: Path) -> str:
         "pg_dump",
         "--format=custom",
         f"--schema={schema}",
-        f"--exclude-table-data={schema}.(node|heartbeat|offer|call)",
+        f"--exclude-table-data={schema}.(node|heartbeat|offer|call|sweep)",
         f"--file={file}",
         f"--dbname={start}{'?' if options else ''}{'&'.join(options)}",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lazymig._postgres_sql import STATEMENTS, in_schema
+from lazymig._postgres_sweeping_sql import sweep_dialect
 from lazymig._sql_operations import Claimed, Dialect, Found, OtherEpoch, last, whole
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ _COMMITTED_ENTRIES = (
 def dialect(schema: str) -> Dialect:
     """Return how a schema is spoken to."""
     statements = {name: in_schema(statement, schema) for name, statement in STATEMENTS.items()}
-    return Dialect(**statements, dealing=PostgresDealing(schema))
+    return Dialect(**statements, dealing=PostgresDealing(schema), sweeping=sweep_dialect(schema))
 
 
 class PostgresDealing:

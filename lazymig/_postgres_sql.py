@@ -29,7 +29,7 @@ OPTIONS = frozenset({"schema", "partitions", "pool"})
 
 TABLES = (
     *("actor", "base", "call", "draft", "entry", "fleet", "heartbeat", "layout", "lineage", "node", "offer", "policy"),
-    *("recovery", "release", "state"),
+    *("recovery", "release", "state", "sweep", "sweep_pause"),
 )
 """What a schema holds that is laid out."""
 
@@ -78,6 +78,11 @@ LAYOUTS = (
         id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, type text COLLATE "C" NOT NULL, applied text NOT NULL
     );
     CREATE UNIQUE INDEX lineage_by_set ON lazymig.lineage (type, md5(applied));
+    CREATE TABLE lazymig.sweep (
+        type text COLLATE "C" NOT NULL, node text COLLATE "C" NOT NULL, at int8 NOT NULL, progress bytea NOT NULL,
+        PRIMARY KEY (type, node)
+    ) {_ROOM};
+    CREATE TABLE lazymig.sweep_pause (type text COLLATE "C" PRIMARY KEY);
     CREATE TABLE lazymig.policy (type text COLLATE "C" PRIMARY KEY, version int8, epoch int8 NOT NULL);
     CREATE TABLE lazymig.release (
         type text COLLATE "C" NOT NULL, applied text NOT NULL, checksums text NOT NULL, build text,

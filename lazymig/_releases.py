@@ -78,7 +78,8 @@ def starting(node: NodeRecord, types: Mapping[str, ActorType[Any]], now: datetim
         if not seen.policy.epoch and actor_type.write_version is not None:
             policies[offer.type] = _first_write_version(offer, seen, actor_type.write_version)
         changed += _changed(actor_type.chain, seen)
-        releases.append((offer.type, Release(offer.registered, actor_type.chain.checksums, node.build, now)))
+        build = node.build or next((one.build for one in seen.releases if one.applied == offer.registered), None)
+        releases.append((offer.type, Release(offer.registered, actor_type.chain.checksums, build, now)))
     return Ruled(tuple(changed), policies, tuple(releases))
 
 

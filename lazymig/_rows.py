@@ -270,10 +270,11 @@ def read_count(key: ActorKey, what: str, value: Any) -> int:
 
 def read_time(key: ActorKey, microseconds: Any) -> datetime | None:
     """Return when an actor was last migrated."""
-    return None if microseconds is None else _read_moment(key, "its time of migration", microseconds)
+    return None if microseconds is None else read_moment(key, "its time of migration", microseconds)
 
 
-def _read_moment(key: ActorKey | None, what: str, microseconds: Any) -> datetime:
+def read_moment(key: ActorKey | None, what: str, microseconds: Any) -> datetime:
+    """Return a moment that `write_time` wrote."""
     try:
         if isinstance(microseconds, int):
             return EPOCH + timedelta(microseconds=microseconds)
@@ -314,7 +315,7 @@ def read_release(actor_type: str, applied: Any, checksums: Any, build: Any, seen
     except (ValueError, TypeError, AttributeError, InvalidVersionError):
         sums = {}
     try:
-        moment = _read_moment(None, "when it was seen", seen_at)
+        moment = read_moment(None, "when it was seen", seen_at)
     except CorruptStateError:
         moment = EPOCH
     return Release(seen, sums, _or_none(build), moment)

@@ -29,7 +29,7 @@ class Release(NamedTuple):
     Attributes:
         applied: The set of its versions, the baseline as its floor.
         checksums: Version, packed, to checksum of its function; those without source are left out.
-        build: Of the node that had it last.
+        build: Of the node that had it last and said it.
         seen_at: When that one registered, aware UTC: by the store's clock, which is read as the release is recorded,
             whatever the ruling says.
     """

@@ -19,9 +19,10 @@ from lazymig._entries import END, Count, Page
 from lazymig._records import AppliedSet, Claim, Held, StoredActor
 from lazymig._sql_commits import looks_brief, of_lock, store
 from lazymig._sql_copies import SqlCopies
-from lazymig._sql_lineage import UNSTAMPED, Lineage
+from lazymig._sql_lineage import UNSTAMPED, Learning
 from lazymig._sql_operations import last, trip
 from lazymig._sql_rulings import SqlRulings
+from lazymig._sql_sweeping import SqlSweeping
 from lazymig.errors import CorruptStateError, LeaseLostError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from lazymig._records import ActorKey, Commit, Fence, NodeRecord
     from lazymig._rulings import Ruling
     from lazymig._sql_copies import CopyDialect
+    from lazymig._sql_lineage import Lineage
     from lazymig._sql_operations import Connection, Dialect, Found, Operation, Rows, Statement
     from lazymig._sql_rulings import RulingDialect
     from lazymig.post import Post
@@ -55,6 +57,7 @@ class SqlStore:
     Attributes:
         post: See `Store.post`.
         copies: See `Store.copies`.
+        sweeping: See `Store.sweeping`.
     """
 
     def __init__(
@@ -63,10 +66,10 @@ class SqlStore:
         self._sql = dialect
         self._rulings = SqlRulings(rulings, connection.now)
         self._connection = connection
+        self._learning = Learning(dialect, connection)
         self.post = post
-        self._sets: dict[int, AppliedSet] = {}
-        self._ids: dict[tuple[str, AppliedSet], int] = {}
         self.copies = SqlCopies(copying, connection, self._learning, self._actor)
+        self.sweeping = SqlSweeping(dialect.sweeping, connection, self._learning)
 
     @property
     def name(self) -> str:
@@ -130,7 +133,7 @@ class SqlStore:
 
     async def _try_to_claim(self, key: ActorKey, fence: Fence, dead: str | None) -> Claim | Held:
         try:
-            while (found := await self._learning(partial(self._claim, key, fence, dead), brief=True)) is None:
+            while (found := await self._learning.run(partial(self._claim, key, fence, dead), brief=True)) is None:
                 pass  # it was given up between two statements
         except CorruptStateError:
             await self.release([(key, fence)])  # it may have been committed before its stamp was read
@@ -140,7 +143,7 @@ class SqlStore:
     async def commit(self, commit: Commit) -> int | WritePolicy:
         """See `Store.commit`."""
         is_brief = looks_brief(commit)
-        return await self._learning(partial(self._commit, commit), durable=True, brief=is_brief)
+        return await self._learning.run(partial(self._commit, commit), durable=True, brief=is_brief)
 
     async def release(self, held: Sequence[tuple[ActorKey, Fence]]) -> None:
         """See `Store.release`."""
@@ -148,11 +151,11 @@ class SqlStore:
 
     async def read(self, key: ActorKey) -> StoredActor | None:
         """See `Store.read`."""
-        return await self._learning(partial(self._read, key), writes=False)
+        return await self._learning.run(partial(self._read, key), writes=False)
 
     async def entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> Page:
         """See `Store.entries`."""
-        return await self._learning(partial(self._entries, key, of, limit, max_bytes), writes=False)
+        return await self._learning.run(partial(self._entries, key, of, limit, max_bytes), writes=False)
 
     async def count_entries(self, key: ActorKey, of: Range) -> int:
         """See `Store.count_entries`."""
@@ -163,21 +166,21 @@ class SqlStore:
 
     async def tables(self, key: ActorKey) -> Sequence[Count]:
         """See `Store.tables`."""
-        return await self._learning(partial(self._tables, key), writes=False)
+        return await self._learning.run(partial(self._tables, key), writes=False)
 
     async def scan(self, actor_type: str, *, after: str = "", limit: int = 500) -> Sequence[StoredActor]:
         """See `Store.scan`."""
-        return await self._learning(partial(self._scan, actor_type, after, limit), writes=False)
+        return await self._learning.run(partial(self._scan, actor_type, after, limit), writes=False)
 
     async def census(self, actor_type: str) -> Mapping[AppliedSet | None, int]:
         """See `Store.census`."""
-        return await self._learning(partial(self._census, actor_type), writes=False)
+        return await self._learning.run(partial(self._census, actor_type), writes=False)
 
     async def stragglers(
         self, actor_type: str, sets: frozenset[AppliedSet | None], *, after: str = "", limit: int = 500
     ) -> Sequence[str]:
         """See `Store.stragglers`."""
-        return await self._learning(partial(self._stragglers, actor_type, sets, after, limit), writes=False)
+        return await self._learning.run(partial(self._stragglers, actor_type, sets, after, limit), writes=False)
 
     async def entry_census(self, actor_type: str) -> Mapping[AppliedSet, int]:
         """See `Store.entry_census`."""
@@ -191,24 +194,6 @@ class SqlStore:
     async def insert(self, actor_type: str, state: str, rows: Sequence[tuple[str, bytes]]) -> frozenset[str]:
         """See `Store.insert`."""
         return await self._connection.run(partial(self._insert, actor_type, state, rows), durable=True)
-
-    async def _learning(
-        self,
-        operation: Callable[[Lineage], Operation[T]],
-        *,
-        writes: bool = True,
-        durable: bool = False,
-        brief: bool = False,
-    ) -> T:
-        lineage = Lineage(self._sql, self._sets, self._ids)
-
-        def begin() -> Operation[T]:
-            lineage.forget()
-            return operation(lineage)
-
-        found = await self._connection.run(begin, writes=writes, durable=durable, brief=brief)
-        lineage.keep()
-        return found
 
     # --- operations --------------------------------------------------------------------------------------------
 

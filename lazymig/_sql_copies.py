@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lazymig._records import ActorKey, StoredActor
-    from lazymig._sql_lineage import Lineage
+    from lazymig._sql_lineage import Learning, Lineage
     from lazymig._sql_operations import Connection, Found, Operation, Rows, Statement
 
 
@@ -122,15 +122,15 @@ class SqlCopies:
     Args:
         dialect: The statements.
         connection: Drives them.
-        learning: Drives an operation that names sets, as the store's others are.
-        read_actor: Reads an actor's rows, likewise.
+        learning: Drives those that name sets.
+        read_actor: Reads an actor's rows.
     """
 
     def __init__(
         self,
         dialect: CopyDialect,
         connection: Connection,
-        learning: Callable[..., Any],
+        learning: Learning,
         read_actor: Callable[[ActorKey, Found, Lineage], Operation[StoredActor]],
     ) -> None:
         self._sql = dialect
@@ -159,8 +159,7 @@ class SqlCopies:
 
     async def read(self, actor_type: str, ids: Sequence[str]) -> Sequence[Whole]:
         """See `Copies.read`."""
-        found: list[Whole] = await self._learning(partial(self._read, actor_type, sorted({*ids})), writes=False)
-        return found
+        return await self._learning.run(partial(self._read, actor_type, sorted({*ids})), writes=False)
 
     async def note(self, actor_type: str, settings: TypeSettings) -> None:
         """See `Copies.note`."""
@@ -168,26 +167,22 @@ class SqlCopies:
 
     async def put(self, actor_type: str, wholes: Sequence[Whole]) -> Sequence[Put]:
         """See `Copies.put`."""
-        stored: list[Put] = await self._learning(partial(self._put, actor_type, wholes), durable=True)
-        return stored
+        return await self._learning.run(partial(self._put, actor_type, wholes), durable=True)
 
     async def begin(self, key: ActorKey, revision: int, draft: str, entries: Sequence[CopiedEntry]) -> Put:
         """See `Copies.begin`."""
-        stored: Put = await self._learning(partial(self._begin, key, revision, draft, entries), durable=True)
-        return stored
+        return await self._learning.run(partial(self._begin, key, revision, draft, entries), durable=True)
 
     async def add(self, key: ActorKey, draft: str, entries: Sequence[CopiedEntry]) -> bool:
         """See `Copies.add`."""
-        is_there: bool = await self._learning(partial(self._add, key, draft, entries), durable=True)
-        return is_there
+        return await self._learning.run(partial(self._add, key, draft, entries), durable=True)
 
     async def finish(self, actor: StoredActor, draft: str) -> Put:
         """See `Copies.finish`."""
         try:
-            stored: Put = await self._learning(partial(self._finish, actor, draft), durable=True)
+            return await self._learning.run(partial(self._finish, actor, draft), durable=True)
         except _DraftLostError:
             return Put.HELD
-        return stored
 
     async def backup(self, file: Path, progress: Callable[[float], object]) -> None:
         """See `Copies.backup`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lazymig import _rows
 from lazymig._records import AppliedSet, Stamp
@@ -10,10 +10,12 @@ from lazymig._sql_operations import last, trip
 from lazymig.errors import CorruptStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from lazymig._records import ActorKey
-    from lazymig._sql_operations import Dialect, Operation
+    from lazymig._sql_operations import Connection, Dialect, Operation
+
+T = TypeVar("T")
 
 UNSTAMPED = 0
 """Names, in an actor's row, the set of one that is stored without migration-info; one of which nothing is stored has
@@ -96,3 +98,37 @@ class Lineage:
             "written_by": (yield from self.id(actor_type, stamp.writer)),
             "migrated_at": time,
         }
+
+
+class Learning:
+    """Runs operations that name applied sets; what a process learns on the way is kept once they have committed.
+
+    Args:
+        dialect: The statements.
+        connection: Drives the operations.
+    """
+
+    def __init__(self, dialect: Dialect, connection: Connection) -> None:
+        self._sql = dialect
+        self._connection = connection
+        self._sets: dict[int, AppliedSet] = {}
+        self._ids: dict[tuple[str, AppliedSet], int] = {}
+
+    async def run(
+        self,
+        operation: Callable[[Lineage], Operation[T]],
+        *,
+        writes: bool = True,
+        durable: bool = False,
+        brief: bool = False,
+    ) -> T:
+        """See `Connection.run`."""
+        lineage = Lineage(self._sql, self._sets, self._ids)
+
+        def begin() -> Operation[T]:
+            lineage.forget()
+            return operation(lineage)
+
+        found = await self._connection.run(begin, writes=writes, durable=durable, brief=brief)
+        lineage.keep()
+        return found

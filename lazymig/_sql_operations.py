@@ -20,6 +20,7 @@ from lazymig._entries import END
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from lazymig._sql_sweeping import SweepDialect
     from lazymig.store import Pulse
 
 T = TypeVar("T")
@@ -219,6 +220,7 @@ class Dialect:
 
     Attributes:
         dealing: What is done under a lock.
+        sweeping: What is done with many actors at once.
         end: Above all keys of entries, and above what else a damaged column of keys may hold.
         note_recovery: Notes a crash of the engine at the first registration after it; "" where all end with it.
     """
@@ -244,6 +246,7 @@ class Dialect:
     add_lineage: str
     lineage: str
     dealing: Dealing
+    sweeping: SweepDialect
     end: str | bytes = END
     note_recovery: str = ""
 

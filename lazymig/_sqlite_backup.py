@@ -30,7 +30,7 @@ _BEGIN = ("BEGIN", "SELECT count(*) FROM fleet")
 _TAKE_OUT = (
     "PRAGMA journal_mode = DELETE",
     "BEGIN IMMEDIATE",
-    *(f"DELETE FROM {table}" for table in ("node", "heartbeat", "offer", "call")),  # noqa: S608  (constants)
+    *(f"DELETE FROM {table}" for table in ("node", "heartbeat", "offer", "call", "sweep")),  # noqa: S608  (constants)
     "UPDATE actor SET owner = NULL, number = 0 WHERE owner IS NOT NULL",
     """
     DELETE FROM actor WHERE revision = 0 AND NOT EXISTS (

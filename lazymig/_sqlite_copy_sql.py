@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lazymig._sql_copies import CopyDialect
 from lazymig._sql_operations import Batch, trip
 from lazymig._sqlite_backup import back_up
-from lazymig._sqlite_sql import DIALECT, POLICY
+from lazymig._sqlite_sql import DIALECT
+from lazymig._sqlite_sweeping_sql import POLICY
 from lazymig.copies import VALUE_BYTES
 
 if TYPE_CHECKING:

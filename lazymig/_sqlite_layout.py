@@ -47,6 +47,11 @@ LAYOUTS = (
         id INTEGER PRIMARY KEY, type TEXT NOT NULL, applied TEXT NOT NULL,
         UNIQUE (type, applied)
     );
+    CREATE TABLE sweep (
+        type TEXT NOT NULL, node TEXT NOT NULL, at INTEGER NOT NULL, progress BLOB NOT NULL,
+        PRIMARY KEY (type, node)
+    ) WITHOUT ROWID;
+    CREATE TABLE sweep_pause (type TEXT PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE policy (type TEXT PRIMARY KEY, version INTEGER, epoch INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE release (
         type TEXT NOT NULL, applied TEXT NOT NULL, checksums TEXT NOT NULL, build TEXT, seen_at INTEGER NOT NULL,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lazymig._sql_rulings import Counting, RulingDialect
-from lazymig._sqlite_sql import DIALECT, POLICY
+from lazymig._sqlite_sql import DIALECT
+from lazymig._sqlite_sweeping_sql import POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig._rows import read_key
 from lazymig._sql_operations import BRIEF_BYTES, Batch, Claimed, Dialect, Found, OtherEpoch, last, trip
+from lazymig._sqlite_sweeping_sql import POLICY, SWEEP_DIALECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,8 +110,6 @@ _BLANK = """
     AND NOT EXISTS (SELECT 1 FROM entry WHERE type = :type AND id = :id)
 """
 """Where nothing is left of an actor but its revision."""
-
-POLICY = "SELECT version, epoch FROM policy WHERE type = :type"
 
 _PUT_STATE = """
     INSERT INTO state (type, id, name, value) VALUES (:type, :id, :name, :value)
@@ -311,6 +310,7 @@ def _more(of: Mapping[str, Any], epoch: Any, base: Any) -> list[Statement]:
 
 DIALECT = Dialect(
     dealing=SQLiteDealing(),
+    sweeping=SWEEP_DIALECT,
     end=b"\xff" * 8,
     add_node="INSERT INTO node (incarnation, label, build, offers) VALUES (:node, :label, :build, :offers)",
     add_offer="INSERT INTO offer (incarnation, type, action, below, supported) "

@@ -23,6 +23,7 @@ from lazymig._holding import Holding
 from lazymig._lowering import Lowering, lowered_entries
 from lazymig._records import MAX_NAME_BYTES, check_text
 from lazymig._running import running_in
+from lazymig._settling import Settling
 from lazymig._tables import Tables
 from lazymig._telling import SILENT, Telling
 from lazymig._upbringing import Upbringing
@@ -291,6 +292,21 @@ class Activation:
             return None
         self._telling.failed(plan)
         return plan
+
+    async def settle(self) -> bool:
+        """Bring the actor, entries included, to the version its type is written at; tell whether something was stored.
+
+        Raises:
+            ActivationError: It can't be; some of its entries may be.
+        """
+        lease = await self._holding.take_turn()
+        before = lease.revision
+        try:
+            await self._bring_up(lease)
+            await Settling(self, self._holding, lease, self._telling).run()
+        finally:
+            self._holding.turns.release()
+        return lease.revision != before
 
     def close(self) -> Migrating | None:
         """End it: nothing is read or stored through it any more, but by the migrations that still go on, if any."""

@@ -135,6 +135,21 @@ def decode_many(data: Sequence[bytes]) -> list[Any]:
     return values
 
 
+def encode_many(values: Sequence[Any]) -> list[bytes]:
+    """Return values as JSON texts, as `encode` does but compared at once, which costs less.
+
+    Raises:
+        ValueError: One can't be kept: encode them one by one, which names it.
+    """
+    try:
+        data = [_write(value) for value in values]
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    if orjson.loads(b"[" + b",".join(data) + b"]") != values:
+        raise ValueError("one does not come back equal. Encode them one by one.")
+    return data
+
+
 def _check_exact(data: bytes) -> None:
     import json  # noqa: PLC0415  (only for what `encode` didn't write)
 

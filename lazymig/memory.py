@@ -14,6 +14,7 @@ from lazymig._memory_copies import MemoryCopies
 from lazymig._memory_post import MemoryPost, Registered
 from lazymig._memory_rows import Row, Table
 from lazymig._memory_rulings import MemoryRulings
+from lazymig._memory_sweeping import MemorySweeping
 from lazymig._records import NO_MARKS, ActorKey, Claim, Held, StoredActor
 from lazymig.errors import CorruptStateError, LeaseLostError, StoreClosedError
 
@@ -44,6 +45,7 @@ class MemoryStore:
         self._rulings = MemoryRulings(self._rows, self._policies)
         self.copies = MemoryCopies(self._check_open, self._rows, self._policies, self._rulings, self._holder)
         self.post = MemoryPost(self._check_open, clock, self._nodes, self._policies, self._holder)
+        self.sweeping = MemorySweeping(self._check_open, self._rows, self._nodes, self._policies)
 
     async def register(
         self, node: NodeRecord, *, replaces: str | None = None, ruling: Callable[[], Ruling] | None = None

@@ -32,6 +32,7 @@ from lazymig._postgres_errors import IN_THE_WAY, in_use, translate
 from lazymig._postgres_functions import FUNCTIONS
 from lazymig._postgres_post_sql import LISTEN, post_dialect
 from lazymig._postgres_ruling_sql import ruling_dialect
+from lazymig._postgres_sweeping_sql import FUNCTIONS as SWEEP_FUNCTIONS
 from lazymig._sql import SqlStore
 from lazymig._sql_operations import trip
 from lazymig._sql_post import SqlPost
@@ -348,7 +349,7 @@ async def lay_out(connection: _Connection, place: Place, *, create: bool = True)
         for number in range(version, len(sql.LAYOUTS)):
             for statement in sql.script(number, place.schema, partitions):
                 await connection.execute(statement)
-        for function in FUNCTIONS if version < len(sql.LAYOUTS) else ():
+        for function in (*FUNCTIONS, *SWEEP_FUNCTIONS) if version < len(sql.LAYOUTS) else ():
             await connection.execute(sql.in_schema(function, place.schema))
         set_layout = sql.in_schema(sql.SET_LAYOUT if version else sql.ADD_LAYOUT, place.schema)
         await connection.execute(set_layout, {"version": len(sql.LAYOUTS), "partitions": partitions})

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lazymig._rulings import Ruling
     from lazymig.copies import Copies
     from lazymig.post import Post
+    from lazymig.sweeping import Sweeping
 
 
 class Pulse(Protocol):
@@ -77,6 +78,11 @@ class Store(Protocol):
     @property
     def copies(self) -> Copies:
         """Whole actors, to be copied from store to store."""
+        ...
+
+    @property
+    def sweeping(self) -> Sweeping:
+        """Many actors at once."""
         ...
 
     async def register(

@@ -119,6 +119,21 @@ class ActorType(Generic[A_co]):
         """Return the context object of an activation."""
         return self._context if self._context_factory is None else self._context_factory(activation)
 
+    @property
+    def has_shared_context(self) -> bool:
+        """Whether all activations have one context object, or none."""
+        return self._context_factory is None
+
+    @property
+    def shared_context(self) -> Any:
+        """That object."""
+        return self._context
+
+    @property
+    def infers_version(self) -> bool:
+        """Whether a main state stored without migration-info is asked for its version."""
+        return self._infer_version is not None
+
     def infer(self, data: bytes, key: ActorKey | None) -> int:
         """Return the packed version of a main state stored without migration-info; 0 without ``infer_version``.
 

@@ -221,8 +221,8 @@ class DamagedStore:
 
     def _forget(self) -> None:
         """Let the store read the file as if it had just been opened: it remembers lineages."""
-        self._store._sets.clear()
-        self._store._ids.clear()
+        self._store._learning._sets.clear()
+        self._store._learning._ids.clear()
 
     async def _claimed(self, key: ActorKey) -> StoredActor:
         self._fences += 1

@@ -290,6 +290,6 @@ def _shell(line: str) -> None:
 def test_a_dump_line_has_no_password_and_no_option_of_ours() -> None:
     url = "postgresql://ann:***@host:5432/shop?schema=fleet&sslmode=require&password=***&pool=8"
     assert dump_line("fleet", url, Path("a b.dump")) == (
-        "pg_dump --format=custom --schema=fleet '--exclude-table-data=fleet.(node|heartbeat|offer|call)' "
+        "pg_dump --format=custom --schema=fleet '--exclude-table-data=fleet.(node|heartbeat|offer|call|sweep)' "
         "'--file=a b.dump' '--dbname=postgresql://ann@host:5432/shop?sslmode=require'"
     )

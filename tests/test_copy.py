@@ -163,7 +163,7 @@ async def test_releases_and_write_versions_go_before_actors(stores: tuple[Store,
     async def look() -> None:
         seen.append(await target.copies.settings(TYPE))
 
-    await copy(source, Meanwhile("note", look).beside(target))
+    await copy(source, Meanwhile("copies.note", look).beside(target))
     assert seen == [settings]
     assert await target.copies.settings(TYPE) == settings
 
@@ -268,7 +268,7 @@ async def test_what_is_written_in_the_source_after_it_was_copied_is_named(stores
         for key in (LARGE, late, new):
             await write(source, key)
 
-    report = await copy(source, Meanwhile("read_whole", write_all).beside(target))
+    report = await copy(source, Meanwhile("copies.read", write_all).beside(target))
     assert codes(report) == {LARGE.id: "behind", late.id: "behind", new.id: "missing"}
     reasons = {difference.id: difference.reason for difference in report.differences}
     assert reasons[late.id] == (
@@ -285,7 +285,7 @@ async def test_an_actor_that_is_written_while_it_is_copied_in_pages_begins_anew(
 ) -> None:
     source, target = stores
     await filled(source)
-    meanwhile = Meanwhile("add", partial(write, source, LARGE), at)
+    meanwhile = Meanwhile("copies.add", partial(write, source, LARGE), at)
     report = await copy(source, meanwhile.beside(target))
 
     assert meanwhile.has_come
@@ -310,7 +310,7 @@ async def test_another_copy_of_the_same_actor_has_its_own_draft(stores: tuple[St
     async def copy_too() -> None:
         await copy(source, target)
 
-    report = await copy(source, Meanwhile("add", copy_too, 5).beside(target))
+    report = await copy(source, Meanwhile("copies.add", copy_too, 5).beside(target))
     assert report.is_identical
     assert await all_of(target) == await all_of(source)
 
@@ -383,7 +383,10 @@ async def test_a_source_is_only_read(stores: tuple[Store, Store]) -> None:
     faulty = FaultyStore(source)
     await copy(faulty, target)
 
-    assert {*faulty.calls} == {"copied_types", "settings", "outlines", "read_whole", "read", "tables", "entries"}
+    assert {*faulty.calls} == {
+        *("copies.types", "copies.settings", "copies.outlines", "copies.read"),
+        *("read", "tables", "entries"),
+    }
 
 
 async def test_a_store_is_not_copied_onto_itself(store: Store) -> None:

@@ -16,6 +16,7 @@ from lazymig.testing.policy_suite import PolicySuite
 from lazymig.testing.ruling_suite import RulingSuite
 from lazymig.testing.store_machine import machine
 from lazymig.testing.store_suite import StoreSuite
+from lazymig.testing.sweep_suite import SweepSuite
 from tests import postgres
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class TestMemoryBases(Memory, BaseSuite):
     pass
 
 
+class TestMemorySweeps(Memory, SweepSuite):
+    pass
+
+
 class TestMemoryRulings(Memory, RulingSuite):
     pass
 
@@ -93,6 +98,10 @@ class TestSQLiteBases(SQLite, BaseSuite):
     pass
 
 
+class TestSQLiteSweeps(SQLite, SweepSuite):
+    pass
+
+
 class TestSQLiteRulings(SQLite, RulingSuite):
     pass
 
@@ -122,6 +131,10 @@ class TestSQLiteWithoutSyncBases(SQLiteWithoutSync, BaseSuite):
     pass
 
 
+class TestSQLiteWithoutSyncSweeps(SQLiteWithoutSync, SweepSuite):
+    pass
+
+
 class TestSQLiteWithoutSyncRulings(SQLiteWithoutSync, RulingSuite):
     pass
 
@@ -144,6 +157,10 @@ class TestInlineSQLitePolicies(InlineSQLite, PolicySuite):
 
 
 class TestInlineSQLiteBases(InlineSQLite, BaseSuite):
+    pass
+
+
+class TestInlineSQLiteSweeps(InlineSQLite, SweepSuite):
     pass
 
 
@@ -187,6 +204,10 @@ class TestPostgresBases(Postgres, BaseSuite):
     pass
 
 
+class TestPostgresSweeps(Postgres, SweepSuite):
+    pass
+
+
 class TestPostgresRulings(Postgres, RulingSuite):
     pass
 
@@ -213,6 +234,10 @@ class TestPartitionedPostgresPolicies(PartitionedPostgres, PolicySuite):
 
 
 class TestPartitionedPostgresBases(PartitionedPostgres, BaseSuite):
+    pass
+
+
+class TestPartitionedPostgresSweeps(PartitionedPostgres, SweepSuite):
     pass
 
 

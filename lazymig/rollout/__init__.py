@@ -18,18 +18,24 @@ from lazymig.rollout._asking import (
 from lazymig.rollout._census import Census, Stragglers, census, stragglers
 from lazymig.rollout._phases import Step
 from lazymig.rollout._status import PHASES, ReleaseStatus, Status, status
+from lazymig.rollout._sweep import sweep
+from lazymig.rollout._sweep_notes import SweepStatus, sweep_statuses
+from lazymig.rollout._sweep_report import FailedActor, SweepReport
 from lazymig.rollout._verdict import CODES, Gate, Reason
 
 __all__ = [
     "CODES",
     "PHASES",
     "Census",
+    "FailedActor",
     "Gate",
     "Reason",
     "ReleaseStatus",
     "Status",
     "Step",
     "Stragglers",
+    "SweepReport",
+    "SweepStatus",
     "census",
     "flip",
     "forget",
@@ -41,5 +47,7 @@ __all__ = [
     "pin",
     "status",
     "stragglers",
+    "sweep",
+    "sweep_statuses",
     "unpin",
 ]

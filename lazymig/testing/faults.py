@@ -6,10 +6,9 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from lazymig.errors import LazymigError, StoreUnavailableError
-from lazymig.testing.copy_faults import FaultyCopies
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -19,8 +18,10 @@ if TYPE_CHECKING:
     from lazymig._fleet_records import Call, CallState, NodeStatus
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
     from lazymig._rulings import Ruling
+    from lazymig.copies import Copies
     from lazymig.post import Post
     from lazymig.store import Pulse, Store
+    from lazymig.sweeping import Sweeping
 
 T = TypeVar("T")
 
@@ -77,7 +78,8 @@ class FaultyStore:
         self._pulse_fault: Fault | None = None
         self.pulse_calls: list[str] = []
         self.post = _FaultyPost(store.post, self._pass)
-        self.copies = FaultyCopies(store.copies, self._pass)
+        self.copies = cast("Copies", _FaultyPart("copies", store.copies, self._pass))
+        self.sweeping = cast("Sweeping", _FaultyPart("sweeping", store.sweeping, self._pass))
 
     def arm(self, fault: Fault | None, victim: asyncio.Task[Any] | None = None) -> None:
         """Begin to count, and let this fault come; None only counts."""
@@ -288,6 +290,22 @@ class _FaultyPost:
     async def remove(self, call_ids: Sequence[str]) -> None:
         """See `Post.remove`."""
         await self._pass("remove", self._post.remove(call_ids))
+
+
+class _FaultyPart:
+    """A part of a `FaultyStore` that has operations only; they are noted as ``part.operation``."""
+
+    def __init__(
+        self, name: str, part: object, pass_on: Callable[[str, Coroutine[Any, Any, Any]], Awaitable[Any]]
+    ) -> None:
+        self._name = name
+        self._part = part
+        self._pass = pass_on
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        """Return an operation that is passed on."""
+        operation = getattr(self._part, name)
+        return lambda *args, **kwargs: self._pass(f"{self._name}.{name}", operation(*args, **kwargs))
 
 
 class _FaultyPulse:

@@ -1,0 +1,181 @@
+"""Plain actors brought up in batches: claimed together, migrated on copies, committed together.
+
+Rules:
+
+1. An actor is brought up here only if its applied set and its main state are all that is to be known of it, and its
+   migrations are plain functions that get a context object of the type: nothing that they do can reach an activation.
+2. What fails here is given back as it was, and tried once more by itself, as an activation does it: there it fails by
+   name.
+"""
+
+from __future__ import annotations
+
+from inspect import isawaitable, iscoroutine
+from typing import TYPE_CHECKING, Any
+
+from lazymig import _plan, codec
+from lazymig._bases import WritePolicy
+from lazymig._records import ActorKey, Stamp
+from lazymig._uncut import uncut
+from lazymig.errors import ActivationError, InvalidValueError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lazymig._migrations import MigrateFunction, Migration
+    from lazymig._records import AppliedSet
+    from lazymig.rollout._sweep_hand import Hand
+    from lazymig.rollout._sweep_pace import Pace
+    from lazymig.rollout._sweep_report import Tally
+    from lazymig.store import Store
+    from lazymig.suite import ActorType
+    from lazymig.sweeping import Batch
+
+_FAILED = object()
+"""Stands for what came of an actor that is to be tried by itself."""
+
+
+class Batches:
+    """Brings plain actors of a type up.
+
+    Args:
+        store: Where they are.
+        actor_type: Their type.
+        hand: Whose node claims them.
+        pace: How many at once.
+        tally: What is counted.
+    """
+
+    def __init__(self, store: Store, actor_type: ActorType[Any], hand: Hand, pace: Pace, tally: Tally) -> None:
+        self._store = store
+        self._type = actor_type
+        self._hand = hand
+        self._pace = pace
+        self._tally = tally
+
+    def plan(self, applied: AppliedSet | None, policy: WritePolicy) -> _plan.Plan | None:
+        """Return what is to be run on plain actors of a set; None if they are to be brought up one by one."""
+        chain = self._type.chain
+        is_pinned = policy.version is not None and policy.version != chain.release.highest
+        if is_pinned or not self._type.has_shared_context or (applied is None and self._type.infers_version):
+            return None
+        stamp = None if applied is None else Stamp(applied, chain.release)
+        found = _plan.Found(stamp, has_states=True, has_main=True, write_version=policy.version)
+        plan = _plan.decide(chain, found, None)
+        if isinstance(plan, ActivationError) or not plan.steps or plan.is_async or not chain.knows(plan.applied):
+            return None
+        return plan
+
+    async def next(self, applied: AppliedSet | None, after: str, limit: int) -> str | None:
+        """Bring the next actors of a set up; return the last one's id, None if there are no more.
+
+        Args:
+            applied: What is applied to them.
+            after: Only those whose id is above it.
+            limit: How many at most.
+        """
+        fence = await self._hand.next_fence()
+        claimed = self._store.sweeping.claim(
+            self._type.name, applied, self._type.state, fence, after=after, limit=min(limit, self._pace.size)
+        )
+        batch = await uncut(claimed)
+        if batch is None:  # somebody forgot this node
+            self._hand.membership.expire()
+            return after
+        if not batch.ids:
+            return None
+        self._hand.hold(batch.ids)
+        try:
+            await self._bring_up(batch, applied)
+        finally:
+            self._hand.free(batch.ids)
+        return batch.ids[-1]
+
+    async def _bring_up(self, batch: Batch, applied: AppliedSet | None) -> None:
+        started = self._pace.clock()
+        plan = self.plan(applied, batch.policy)
+        made = dict.fromkeys(batch.ids) if plan is None else self._migrate(batch, plan.steps)
+        seconds = self._pace.clock() - started
+        changes = [(actor_id, data) for actor_id, data in made.items() if data is not None]
+        released = [actor_id for actor_id, data in made.items() if data is None] if len(changes) < len(made) else []
+        stamp = Stamp(self._type.chain.release if plan is None else plan.applied, self._type.chain.release, batch.now)
+        lost = await uncut(
+            self._store.sweeping.commit(
+                self._type.name,
+                self._type.state,
+                batch.fence,
+                changes,
+                stamp=stamp,
+                epoch=batch.policy.epoch,
+                released=released,
+            )
+        )
+        if isinstance(lost, WritePolicy):  # they come again, for that one
+            keys = [(ActorKey(self._type.name, actor_id), batch.fence) for actor_id in batch.ids]
+            await uncut(self._store.release(keys))
+            return
+        before, after = sum(map(len, batch.data)), sum(len(data) for _, data in changes)
+        self._pace.note(len(batch.ids), before + after, seconds)
+        if unstored := {*lost, *released}:
+            stored = [(actor_id, data) for actor_id, data in changes if actor_id not in unstored]
+            after = sum(len(data) for _, data in stored)
+            pairs = zip(batch.ids, batch.data, strict=True)
+            before = sum(len(data) for actor_id, data in pairs if actor_id not in unstored)
+        version = 0 if applied is None else applied.highest
+        self._tally.add(version, len(batch.ids) - len(unstored), before, after)
+
+    def _migrate(self, batch: Batch, steps: Sequence[Migration]) -> dict[str, bytes | None]:
+        """Return what migrations make of the states, by id; None for what is to be tried by itself."""
+        values = _decoded(batch.data)
+        functions = [step.function for step in steps]
+        context = self._type.shared_context
+        made = [_run(functions, value, context) for value in values]
+        return dict(zip(batch.ids, _encoded(made), strict=True))
+
+
+def _decoded(data: Sequence[bytes]) -> list[Any]:
+    try:
+        return codec.decode_many(data)
+    except ValueError:
+        return [_decoded_alone(one) for one in data]
+
+
+def _decoded_alone(data: bytes) -> Any:
+    try:
+        return codec.decode(data)
+    except ValueError:
+        return _FAILED
+
+
+def _run(functions: Sequence[MigrateFunction], value: Any, context: Any) -> Any:
+    """Return what functions make of a value, which they may change in place."""
+    if value is _FAILED:
+        return value
+    try:
+        for function in functions:
+            result = function(value, context)
+            if result is not None:
+                if isawaitable(result):
+                    if iscoroutine(result):
+                        result.close()  # it has not begun
+                    return _FAILED
+                value = result
+    except Exception:  # told by who tries it by itself
+        return _FAILED
+    return value
+
+
+def _encoded(values: Sequence[Any]) -> Sequence[bytes | None]:
+    if all(value is not _FAILED for value in values):
+        try:
+            return codec.encode_many(values)
+        except ValueError:
+            pass
+    return [None if value is _FAILED else _encoded_alone(value) for value in values]
+
+
+def _encoded_alone(value: Any) -> bytes | None:
+    try:
+        return codec.encode(value, "the result")
+    except InvalidValueError:
+        return None
