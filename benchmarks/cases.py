@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from benchmarks import footprint, in_memory, on_postgres, on_sqlite, peers, rollouts, tables
+from benchmarks import footprint, in_memory, on_postgres, on_sqlite, peers, rollouts, sweeps, tables
 from benchmarks.measure import Size, measure
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ MANY, MANY_QUICK = replace(SLOW, actors=1_000_000), replace(SLOW_QUICK, actors=5
 LONG, LONG_QUICK = Size(trials=7, rounds=4, calls=50_000), Size(trials=5, rounds=2, calls=5_000)
 GATE, GATE_QUICK = replace(SLOW, actors=1_000_000), replace(SLOW_QUICK, actors=20_000)
 COUNTED, COUNTED_QUICK = replace(GATE, rounds=4, calls=2), replace(GATE_QUICK, calls=2)
+SWEPT, SWEPT_QUICK = Size(trials=5, rounds=1, calls=200_000), Size(trials=3, rounds=1, calls=5_000)
+BESIDE, BESIDE_QUICK = Size(5, 1, calls=2_000, actors=60_000), Size(2, 1, calls=100, actors=5_000)
 HELD, HELD_QUICK = Size(trials=1, rounds=1, calls=100_000), Size(trials=1, rounds=1, calls=10_000)
 """Bytes are the same each time."""
 
@@ -209,6 +211,18 @@ CASES = (
     Case(
         "pinned", "cold activation that takes its base, SQLite", "without a write version",
         2.0, "ratio", rollouts.pinned, SLOW, SLOW_QUICK,
+    ),
+    Case(
+        "sweep", "sweep of {calls:,} actors of 300 B, SQLite, FULL", "the same change by one UPDATE, and their stamps",
+        2.0, "ratio", sweeps.sweep, SWEPT, SWEPT_QUICK,
+    ),
+    Case(
+        "sweep-singly", "sweep of {calls:,} actors, NORMAL", "one transaction an actor, without locks",
+        3.0, "times faster", sweeps.one_by_one, replace(SWEPT, calls=50_000), SWEPT_QUICK,
+    ),
+    Case(
+        "sweep-calls", "median of calls that store, beside a sweep", "without it",
+        2.0, "ratio", sweeps.calls, BESIDE, BESIDE_QUICK,
     ),
     Case(
         "memory", "{calls:,} active actors, states of 300 B", "their decoded values",

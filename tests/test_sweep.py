@@ -580,7 +580,6 @@ async def test_a_batch_takes_two_operations(store: Store, cars: Cars) -> None:
     await sweep(spied, cars.suite)
 
     claims = spied.calls.count("sweeping.claim")
-    assert spied.calls.count("sweeping.commit") == claims - 1  # batches of 16, 32, … 1,000
-    assert claims <= 12
+    assert spied.calls.count("sweeping.commit") == claims <= 12  # batches of 16, 32, … 1,000
     singles = {"claim", "commit", "release"} & set(spied.calls)
     assert not singles

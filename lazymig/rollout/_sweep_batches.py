@@ -67,17 +67,15 @@ class Batches:
         return plan
 
     async def next(self, applied: AppliedSet | None, after: str, limit: int) -> str | None:
-        """Bring the next actors of a set up; return the last one's id, None if there are no more.
+        """Bring the next actors of a set up; return the last one's id, None if no more follow.
 
         Args:
             applied: What is applied to them.
             after: Only those whose id is above it.
             limit: How many at most.
         """
-        fence = await self._hand.next_fence()
-        claimed = self._store.sweeping.claim(
-            self._type.name, applied, self._type.state, fence, after=after, limit=min(limit, self._pace.size)
-        )
+        fence, size = await self._hand.next_fence(), min(limit, self._pace.size)
+        claimed = self._store.sweeping.claim(self._type.name, applied, self._type.state, fence, after=after, limit=size)
         batch = await uncut(claimed)
         if batch is None:  # somebody forgot this node
             self._hand.membership.expire()
@@ -89,7 +87,7 @@ class Batches:
             await self._bring_up(batch, applied)
         finally:
             self._hand.free(batch.ids)
-        return batch.ids[-1]
+        return batch.ids[-1] if len(batch.ids) == size else None
 
     async def _bring_up(self, batch: Batch, applied: AppliedSet | None) -> None:
         started = self._pace.clock()
