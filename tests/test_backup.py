@@ -295,6 +295,12 @@ def _shell(line: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_readme_has_the_line() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    line = dump_line("lazymig", "postgresql://user@host/database", Path("fleet.dump"))
+    assert f"\n{line}\npg_restore --dbname=postgresql://user@host/other fleet.dump\n" in readme
+
+
 def test_a_dump_line_has_no_password_and_no_option_of_ours() -> None:
     url = "postgresql://ann:***@host:5432/shop?schema=fleet&sslmode=require&password=***&pool=8"
     assert dump_line("fleet", url, Path("a b.dump")) == (
