@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -68,14 +69,16 @@ async def back_up(source: Path, file: Path, progress: Callable[[float], object])
 
 def _write(source: Path, file: Path, progress: Callable[[float], object]) -> None:
     with _new(file) as draft:
+        draft.touch(mode=0o600)
         with translating(f"sqlite:///{source}"), closing(connect(source, "ro")) as ours:
             for statement in _BEGIN:
                 ours.execute(statement)
-            with closing(connect(draft, "rwc")) as copy:
+            with closing(connect(draft, "rw")) as copy:
                 ours.backup(copy, pages=PAGES, progress=partial(_tell, progress))
         with translating(f"sqlite:///{file}"), closing(connect(draft, "rw")) as copy:
             for statement in _TAKE_OUT:
                 copy.execute(statement)
+        shutil.copymode(source, draft)
 
 
 def _tell(progress: Callable[[float], object], _: int, left: int, pages: int) -> None:
@@ -89,15 +92,17 @@ def _new(file: Path) -> Iterator[Path]:
     try:
         _check_absent(file)
         yield draft
+        _sync(draft)
         _check_absent(file)
-        for path in (draft, draft.parent):
-            _sync(path, file if path == draft else None)
+        draft.replace(file)
+        _sync(file.parent)
     except OSError as error:
         raise StoreError(
             f"{file} can't be written: {error.strerror}. Check the path, its rights and the disk."
         ) from error
     finally:
-        draft.unlink(missing_ok=True)
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            draft.with_name(f"{draft.name}{suffix}").unlink(missing_ok=True)
 
 
 def _check_absent(file: Path) -> None:
@@ -105,12 +110,10 @@ def _check_absent(file: Path) -> None:
         raise StoreError(f"{file} is there already, and was left as it is. Name a file that isn't, or remove it.")
 
 
-def _sync(path: Path, new_name: Path | None) -> None:
-    """Wait until it is on the disk; then give it its name."""
+def _sync(path: Path) -> None:
+    """Wait until it is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    if new_name is not None:
-        path.replace(new_name)

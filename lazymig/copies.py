@@ -137,7 +137,7 @@ class Copies(Protocol):
         """Begin a draft with its first entries, at least one, in place of all that is stored of the actor.
 
         Must leave the actor alone if it is not of a lower revision, or is held. Until the draft is finished, a claim
-        of the actor must raise CorruptStateError.
+        of the actor must raise CorruptStateError. Only `Store.entries` and what counts entries may show it.
 
         Args:
             key: The actor.

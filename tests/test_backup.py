@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import stat
 import subprocess
 import threading
 from contextlib import AsyncExitStack
@@ -155,6 +156,13 @@ async def read(store: Store, key: ActorKey) -> Any:
     return (await store.copies.read(key.type, [key.id]))[0]
 
 
+async def test_a_backup_is_readable_by_whom_the_store_is(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        (tmp_path / "store.db").chmod(0o640)
+        await backup(store, tmp_path / "backup.db")
+    assert stat.S_IMODE((tmp_path / "backup.db").stat().st_mode) == 0o640
+
+
 async def test_a_draft_stays_one_in_a_backup(tmp_path: Path) -> None:
     file = tmp_path / "backup.db"
     async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
@@ -178,7 +186,7 @@ async def test_a_file_that_cannot_be_made_is_refused(tmp_path: Path, kind: str) 
     else:
         file = tmp_path / "none" / "backup.db"
     async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
-        with pytest.raises(StoreError, match=r"is there already|can't be opened"):
+        with pytest.raises(StoreError, match=r"is there already|can't be written: No such file"):
             await backup(store, file)
     assert kind != "file" or file.read_bytes() == b"precious"
     assert backups(tmp_path) == ([] if kind == "no folder" else ["backup.db"])
