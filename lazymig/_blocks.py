@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from lazymig._slots import give_way, has_slot
 from lazymig._turn import in_turn
 from lazymig.activation import Activation
 from lazymig.errors import ActivationInProgressError, ActorLockedError, CorruptStateError, NodeDrainingError
@@ -77,6 +78,7 @@ class Blocks:
         return Activation(
             mailbox.key, actor_type, lease,
             hooks=self.hooks, started=started, is_block=True, activation_seconds=self.residents.finishing.seconds,
+            slots=self.residents.slots,
         )  # fmt: skip
 
 
@@ -93,6 +95,10 @@ class Block:
 
     async def __aenter__(self) -> Activation:
         """Wait for a turn, and for the lock."""
+        entering = self._enter()
+        return await (give_way(entering) if has_slot() else entering)
+
+    async def _enter(self) -> Activation:
         blocks, key = self._blocks, self._key
         blocks.calls.check_running()
         blocks.calls.check_turn(key, is_bounded=self._wait_seconds is not None)

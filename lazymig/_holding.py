@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazymig import _entry_plan, _plan, _shapes
+from lazymig import _entry_plan, _plan, _quarantine, _shapes, _version
 from lazymig._migrating import Migrating
 from lazymig._turn import TURN
 from lazymig.errors import (
@@ -13,6 +13,7 @@ from lazymig.errors import (
     ActivationError,
     ActivationInProgressError,
     LeaseLostError,
+    QuarantinedError,
     ReadOnlyActionError,
 )
 
@@ -199,6 +200,22 @@ class Holding:
     def decide(self) -> _plan.Plan | ActivationError:
         """Return what migrate-and-load has to do, or why it refuses."""
         return _plan.decide(self.type.chain, self.found(), self.key)
+
+    def check_quarantine(self, plan: _plan.Plan, eager: Mapping[str, int]) -> None:
+        """Refuse to try again so soon what failed."""
+        failure = None if self.lease is None else self.lease.failure
+        if self.lease is None or failure is None:
+            return
+        applied, runs = self.found().applied, plan.runs or bool(eager)
+        if _quarantine.holds_up(failure, self.type.chain, applied, runs=runs, now=self.lease.time):
+            self.lease.doubt()  # an operator may let it be tried meanwhile
+            version = _version.unpack(failure.version)
+            raise QuarantinedError(self.key, version, failure.name, failure.error, failure.attempts, failure.retry_at)
+
+    def note_up(self) -> None:
+        """Let the next commit remove the record of a failure: the actor has come up to what failed."""
+        if self.lease is not None and (failure := self.lease.failure) is not None:
+            self.lease.clears_failure = self.type.chain.release.has(failure.version)
 
     def eager_tables(self) -> Mapping[str, int]:
         """Return the tables whose entries are to be converted first, see `lazymig._plan`."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazymig import _version, codec
 from lazymig._entries import PAGE_BYTES, PAGE_ENTRIES
+from lazymig._quarantine import Quarantine
 from lazymig._records import ActorRecord
 from lazymig.errors import CorruptStateError
 
@@ -96,7 +97,9 @@ def as_record(found: StoredActor) -> ActorRecord:
     states = {name: decode_state(found.key, name, data) for name, data in sorted(found.states.items())}
     info = None if found.stamp is None else found.stamp.info
     converting = _version.unpack(found.marks.converting) if found.marks.converting else None
-    return ActorRecord(found.key, info, states, found.owner, found.revision, converting, found.marks.oldest is not None)
+    has_entries = found.marks.oldest is not None
+    quarantine = None if found.failure is None else Quarantine.of(found.key, found.failure)
+    return ActorRecord(found.key, info, states, found.owner, found.revision, converting, has_entries, quarantine)
 
 
 def decode_state(key: ActorKey, name: str, data: bytes) -> Any:

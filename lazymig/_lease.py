@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from lazymig._bases import BaseWrite, WritePolicy, base_after
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from lazymig._bases import Base
     from lazymig._entries import Entry, Place
+    from lazymig._quarantine import Failure
     from lazymig._records import ActorKey, Fence, Marks, Stamp, StoredActor
     from lazymig.fleet import Membership
     from lazymig.store import Store
@@ -38,22 +40,23 @@ class Lease:
         revision: The actor's commits.
         stamp: As stored.
         states: Name to encoded value, as stored.
-        now: The store's wall clock when the lock was got.
+        now: The store's wall clock when the lock was got, or got anew.
         marks: Of its entries, as stored.
         base: As stored.
         policy: What its type is stored as, when the store last said so.
+        failure: Of the migration that failed last, None without one; as stored when the lock was got, or by this node.
+        clears_failure: Whether the next commit removes that record.
         is_lost: Another node may have it; nothing more is stored.
         is_released: Given up.
     """
 
     __slots__ = (
-        "_is_unsettled", "_membership", "_store", "_tried", "base", "fence", "is_lost", "is_released", "key", "marks",
-        "now", "policy", "revision", "stamp", "states",
+        "_claimed", "_is_unsettled", "_membership", "_store", "_tried", "base", "clears_failure", "failure", "fence",
+        "is_lost", "is_released", "key", "marks", "now", "policy", "revision", "stamp", "states",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, store: Store, membership: Membership) -> None:
         self.key = claim.actor.key
-        self.now: datetime = claim.now
         self.is_lost = False
         self.is_released = False
         self._store = store
@@ -62,6 +65,8 @@ class Lease:
 
     def _adopt(self, claim: Claim) -> None:
         actor: StoredActor = claim.actor
+        self.now: datetime = claim.now
+        self._claimed = self._membership.clock()
         self.fence: Fence = claim.fence
         self.policy = claim.policy
         self.base: Base | None = actor.base
@@ -69,6 +74,8 @@ class Lease:
         self.stamp: Stamp | None = actor.stamp
         self.states: dict[str, bytes] = dict(actor.states)
         self.marks = actor.marks
+        self.failure = actor.failure
+        self.clears_failure = False
         self._is_unsettled = False
         self._tried: list[Fence] = []
 
@@ -96,6 +103,16 @@ class Lease:
             raise LeaseLostError(self.key)
 
     @property
+    def time(self) -> datetime:
+        """The store's wall clock now, by this node's since the lock was got."""
+        return self.now + timedelta(seconds=self._membership.clock() - self._claimed)
+
+    @property
+    def node_label(self) -> str:
+        """The holder's name, for people."""
+        return self._membership.label
+
+    @property
     def store(self) -> Store:
         """Where its entries are read."""
         return self._store
@@ -109,6 +126,7 @@ class Lease:
         entries: Mapping[Place, Entry | None] | None = None,
         marks: Marks | None = None,
         base: BaseWrite | None = None,
+        keeps_previous: bool | None = None,
     ) -> bool:
         """Store states, entries and stamp; on any error nothing counts as stored.
 
@@ -119,6 +137,7 @@ class Lease:
             entries: See `Commit.entries`.
             marks: See `Commit.marks`.
             base: See `Commit.base`.
+            keeps_previous: See `Commit.keeps_previous`.
 
         Returns:
             False if the write policy is another one by now: nothing was stored, and `policy` is the new one.
@@ -133,7 +152,8 @@ class Lease:
         epoch = self.policy.epoch
         is_new = stamp is not None and (self.stamp is None or stamp.applied != self.stamp.applied)
         commit = Commit(
-            self.key, self.fence, self.revision, stamp, writes, release, entries or {}, marks, epoch, base, is_new
+            self.key, self.fence, self.revision, stamp, writes, release, entries or {}, marks, epoch, base, is_new,
+            keeps_previous, self.clears_failure,
         )  # fmt: skip
         return await uncut(self._commit(commit))
 
@@ -161,7 +181,32 @@ class Lease:
                 self.states[name] = data
         if commit.base is not None:
             self.base = base_after(self.base, commit.base, stored)
+        if commit.clears_failure:
+            self.failure, self.clears_failure = None, False
         return True
+
+    def doubt(self) -> None:
+        """Get the lock anew before it is used again, and with it the time and what others may change beside it."""
+        self._is_unsettled = True
+
+    async def note_failure(self, failure: Failure) -> None:
+        """Record a migration that failed; see `doubt`.
+
+        Raises:
+            LeaseLostError: Another node may have taken the actor; nothing was recorded.
+            StoreError: The store's fault; whether it was recorded is unknown.
+        """
+        await self.check()
+        await uncut(self._note_failure(failure))
+
+    async def _note_failure(self, failure: Failure) -> None:
+        self.doubt()
+        try:
+            await self._store.failures.note(self.key, self.fence, failure)
+        except LeaseLostError:
+            self.is_lost = True
+            raise
+        self.failure = failure
 
     async def read_marks(self) -> None:
         """Read what is stored of the marks, where only the store knows it; before the next use, if it can't be now."""

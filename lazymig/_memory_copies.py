@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lazymig._bases import WritePolicy
     from lazymig._memory_rulings import MemoryRulings
-    from lazymig._records import ActorKey, StoredActor
+    from lazymig._records import ActorKey
 
 
 class MemoryCopies:
@@ -69,9 +69,8 @@ class MemoryCopies:
         self._check_open()
         wanted = set(ids)
         keys = sorted(key for key in self._rows if key.type == actor_type and key.id in wanted)
-        return [
-            Whole(self._rows[key].stored(key), _entries(self._rows[key])) for key in keys if self._rows[key].revision
-        ]
+        rows = [(key, self._rows[key]) for key in keys if self._rows[key].revision]
+        return [Whole(row.stored(key), _entries(row), row.previous) for key, row in rows]
 
     async def note(self, actor_type: str, settings: TypeSettings) -> None:
         """See `Copies.note`."""
@@ -87,13 +86,14 @@ class MemoryCopies:
         """See `Copies.put`."""
         self._check_open()
         outcomes = []
-        for actor, entries in wholes:
-            outcome = self._refusal(actor.key, actor.revision)
+        for whole in wholes:
+            key = whole.actor.key
+            outcome = self._refusal(key, whole.actor.revision)
             if outcome is Put.STORED:
-                row = self._rows[actor.key] = Row()
-                _add(row, entries)
-                _become(row, actor)
-                self._drafts.pop(actor.key, None)
+                row = self._rows[key] = Row()
+                _add(row, whole.entries)
+                _become(row, whole)
+                self._drafts.pop(key, None)
             outcomes.append(outcome)
         return outcomes
 
@@ -115,13 +115,14 @@ class MemoryCopies:
             _add(self._rows[key], entries)
         return is_there
 
-    async def finish(self, actor: StoredActor, draft: str) -> Put:
+    async def finish(self, whole: Whole, draft: str) -> Put:
         """See `Copies.finish`."""
         self._check_open()
-        if self._drafts.get(actor.key) != draft:
+        key = whole.actor.key
+        if self._drafts.get(key) != draft:
             return Put.HELD
-        del self._drafts[actor.key]
-        _become(self._rows[actor.key], actor)
+        del self._drafts[key]
+        _become(self._rows[key], whole)
         return Put.STORED
 
     async def backup(self, file: Path, progress: Callable[[float], object]) -> None:  # noqa: ARG002  (the Protocol's)
@@ -134,9 +135,11 @@ class MemoryCopies:
         return Put.STORED if key in self._drafts or self._holder(key) is None else Put.HELD
 
 
-def _become(row: Row, actor: StoredActor) -> None:
+def _become(row: Row, whole: Whole) -> None:
+    actor = whole.actor
     row.revision, row.states, row.base = actor.revision, dict(actor.states), actor.base
     row.stamp, row.marks, row.fence = actor.stamp, actor.marks, None
+    row.failure, row.previous = actor.failure, whole.previous
 
 
 def _add(row: Row, entries: Sequence[CopiedEntry]) -> None:
@@ -154,5 +157,7 @@ def _sizes(row: Row) -> Iterator[int]:
         yield VALUE_BYTES + len(data)
     for kept in () if row.base is None else row.base.states.values():
         yield VALUE_BYTES + len(kept.data or b"")
+    for data in () if row.previous is None else row.previous.states.values():
+        yield VALUE_BYTES + len(data)
     for entry in _entries(row):
         yield VALUE_BYTES + len(entry.data)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lazymig._bases import Base
-from lazymig._records import NO_MARKS, ActorKey, Marks, StoredActor
+from lazymig._records import NO_MARKS, ActorKey, Marks, Previous, StoredActor
 
 if TYPE_CHECKING:
     from lazymig._bases import BaseWrite
     from lazymig._entries import Entry, Range
+    from lazymig._quarantine import Failure
     from lazymig._records import AppliedSet, Fence, Stamp
 
 
@@ -49,6 +50,8 @@ class Row:
     marks: Marks = NO_MARKS
     tables: dict[str, Table] = field(default_factory=dict)
     base: Base | None = None
+    previous: Previous | None = None
+    failure: Failure | None = None
 
     @property
     def has_entries(self) -> bool:
@@ -73,7 +76,12 @@ class Row:
     @property
     def is_plain(self) -> bool:
         """Whether nothing belongs to it but its states and its stamp."""
-        return self.base is None and self.marks == NO_MARKS and not self.has_entries
+        return self.base is None and self.failure is None and self.marks == NO_MARKS and not self.has_entries
+
+    def keep(self, keeps: bool | None) -> None:  # noqa: FBT001  (the commit's)
+        """Keep stamp and states as they are, or nothing any more; see `Commit.keeps_previous`."""
+        if keeps is not None:
+            self.previous = Previous(self.stamp, dict(self.states)) if keeps and self.states else None
 
     def change_base(self, change: BaseWrite) -> None:
         """Store a base, after the revision has risen."""
@@ -90,8 +98,15 @@ class Row:
         revision = self.revision if change.is_current else before
         self.base = Base(change.applied, revision, change.digest, states)
 
+    def tidy(self, *, clears_failure: bool) -> None:
+        """Leave nothing of an actor but its revision if no value is, nor a record that is to go."""
+        if self.is_blank:
+            self.stamp, self.marks, self.previous = None, NO_MARKS, None
+        if self.is_blank or clears_failure:
+            self.failure = None
+
     def stored(self, key: ActorKey) -> StoredActor:
         """Return the actor as others see it."""
         owner, number = (None, 0) if self.fence is None else (self.fence.node, self.fence.number)
         states = dict(self.states)
-        return StoredActor(key, self.revision, self.stamp, states, owner, number, self.marks, self.base)
+        return StoredActor(key, self.revision, self.stamp, states, owner, number, self.marks, self.base, self.failure)

@@ -13,6 +13,7 @@ from lazymig._rulings import (
     AskBases,
     AskConverting,
     AskEntries,
+    AskFailing,
     AskSeen,
     AskType,
     Based,
@@ -116,6 +117,8 @@ def _is_so(question: Question, row: Row) -> bool:
         if oldest is None or (question.below is not None and oldest >= question.below):
             return False
         return any(entry.applied in question.sets for entry in _entries(row))
+    if isinstance(question, AskFailing):
+        return row.failure is not None and (question.sets is None or row.applied in question.sets)
     return isinstance(question, AskConverting) and 0 < row.marks.converting >= question.version
 
 

@@ -62,8 +62,8 @@ class Migration:
     """
 
     __slots__ = (
-        "_chain", "_checksum", "conversions", "description", "downgrade", "function", "is_async", "late", "name",
-        "packed", "reconciler", "version",
+        "_chain", "_checksum", "_checksum_of_all", "conversions", "description", "downgrade", "function", "is_async",
+        "late", "name", "packed", "reconciler", "version",
     )  # fmt: skip
 
     def __init__(self, version: Version, function: MigrateFunction, chain: Chain, *, late: bool) -> None:
@@ -77,6 +77,7 @@ class Migration:
         self.conversions: dict[str, Conversion] = {}
         self._chain = chain
         self._checksum: int | None = _UNKNOWN
+        self._checksum_of_all = _UNKNOWN
         self.packed = _version.pack(version)
         self.is_async = _is_async(function)
 
@@ -99,6 +100,21 @@ class Migration:
         if self._checksum == _UNKNOWN:
             self._checksum = _checksums.checksum(_innermost(self.function))
         return self._checksum
+
+    @property
+    def checksum_of_all(self) -> int:
+        """63 bits of the code of all its functions: also of its `down`, its `reconcile`, and those of entries.
+
+        How entries are converted counts, too: eagerly or not, and how many beside each other.
+        """
+        if self._checksum_of_all == _UNKNOWN:
+            conversions = [self.conversions[table] for table in sorted(self.conversions)]
+            functions = [self.function, self.downgrade, self.reconciler]
+            functions += [function for of in conversions for function in (of.function, of.downgrade)]
+            sums = [None if function is None else _checksums.checksum(_innermost(function)) for function in functions]
+            how = [(of.table, of.is_eager, of.concurrency) for of in conversions]
+            self._checksum_of_all = _checksums.hashed(map(str, [*sums, *how]))
+        return self._checksum_of_all
 
     def one_way(self) -> Iterator[str]:
         """Yield what has no way down, for people."""
@@ -256,6 +272,21 @@ class Chain:
         """Version, packed, to checksum of its function; those without source are left out."""
         found = ((migration.packed, migration.checksum) for migration in self.migrations)
         return {version: checksum for version, checksum in found if checksum is not None}
+
+    def checksum_of(self, version: int, applied: AppliedSet) -> int:
+        """Return 63 bits of what runs to bring an actor to a version, packed: its migration and the pending ones below.
+
+        Those below count, too: what a migration is handed, and whether the result can be stored, is their doing.
+
+        Returns:
+            0 if the version is not registered. A function without source never counts as another one.
+        """
+        ran = [step for step in self.migrations if step.packed <= version and not applied.has(step.packed)]
+        last = next((step for step in self.migrations if step.packed == version), None)
+        if last is None:
+            return 0
+        steps = ran if last in ran else [*ran, last]
+        return _checksums.hashed(f"{step.packed} {step.checksum_of_all}" for step in steps)
 
     def digest(self, versions: Iterable[int]) -> int:
         """Return 63 bits of the checksums of these versions, packed, in any order; 0 if none is known.

@@ -6,6 +6,7 @@ one comes back as `RemoteError`, its causes chained.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -104,6 +105,8 @@ def _pack(value: Any) -> Any:
         return {"actor": [value.type, value.id]}
     if isinstance(value, Version):
         return {"version": str(value)}
+    if isinstance(value, datetime):
+        return {"time": value.isoformat()}
     if isinstance(value, (tuple, list)):
         return {"items": [_pack(item) for item in value]}
     return value if value is None or isinstance(value, (str, int, float, bool)) else {"shown": repr(value)[:_MAX_TEXT]}
@@ -117,4 +120,6 @@ def _unpack(value: Any) -> Any:
         return ActorKey(*content)
     if kind == "version":
         return Version.parse(content)
+    if kind == "time":
+        return datetime.fromisoformat(content)
     return tuple(_unpack(item) for item in content) if kind == "items" else content

@@ -113,6 +113,11 @@ class Plan(NamedTuple):
     keeps_base: bool = False
 
     @property
+    def runs(self) -> bool:
+        """Whether a migration runs by it, or a `reconcile`."""
+        return bool(self.steps or self.reconciles)
+
+    @property
     def is_async(self) -> bool:
         """Whether something of it is known to be async."""
         return any(step.is_async for step in self.steps) or any(step.reconciles_async for step in self.reconciles)

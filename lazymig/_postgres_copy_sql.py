@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig._postgres_dealing import ACTORS, OF_ACTORS, found_in
 from lazymig._postgres_sql import LOCK_POLICIES, LOCK_SOON, NOW, OPTIONS, in_schema
-from lazymig._sql_copies import NOTHING, CopyDialect
+from lazymig._sql_copies import NOTHING, CopyDialect, EntryValue, FailureValue, NamedValue, PreviousValue
 from lazymig._sql_operations import last, trip
 from lazymig.copies import VALUE_BYTES
 from lazymig.errors import StoreError
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from lazymig._sql_copies import EntryValue, NamedValue
+    from lazymig._sql_copies import Values
     from lazymig._sql_operations import Found, Operation, Rows
 
 _READ = f"""
-    SELECT entries.names, entries.keys, entries.data, entries.lineages, page.id, {ACTORS} FROM (
+    SELECT entries.names, entries.keys, entries.data, entries.lineages,
+        before.names, before.data, before.lineages, before.writers, before.times, page.id, {ACTORS}
+    FROM (
         SELECT * FROM lazymig.actor WHERE type = %(type)s AND id = ANY(%(ids)s)
     ) AS page {OF_ACTORS}
     CROSS JOIN LATERAL (
@@ -29,6 +31,11 @@ _READ = f"""
             array_agg(value ORDER BY name, key) AS data, array_agg(lineage ORDER BY name, key) AS lineages
         FROM lazymig.entry WHERE entry.type = page.type AND entry.id = page.id
     ) AS entries
+    CROSS JOIN LATERAL (
+        SELECT array_agg(name) AS names, array_agg(value) AS data, array_agg(lineage) AS lineages,
+            array_agg(written_by) AS writers, array_agg(migrated_at) AS times
+        FROM lazymig.previous WHERE previous.type = page.type AND previous.id = page.id
+    ) AS before
     ORDER BY page.id
 """  # noqa: S608  (constants are put in, no value)
 """One statement, so one snapshot."""
@@ -36,18 +43,19 @@ _READ = f"""
 _TAKE = f"""
     INSERT INTO lazymig.actor (
         type, id, revision, version, lineage, written_by, migrated_at, converting, oldest,
-        base_lineage, base_revision, base_digest
+        base_lineage, base_revision, base_digest, failing
     )
     SELECT %(type)s::text, put.* FROM unnest(
         %(id)s::text[], %(revision)s::int8[], %(version)s::int8[], %(lineage)s::int8[], %(written_by)s::int8[],
         %(migrated_at)s::int8[], %(converting)s::int8[], %(oldest)s::int8[], %(base_lineage)s::int8[],
-        %(base_revision)s::int8[], %(base_digest)s::int8[]
+        %(base_revision)s::int8[], %(base_digest)s::int8[], %(failing)s::boolean[]
     ) AS put
     ON CONFLICT (type, id) DO UPDATE SET
         revision = excluded.revision, version = excluded.version, lineage = excluded.lineage,
         written_by = excluded.written_by, migrated_at = excluded.migrated_at,
         converting = excluded.converting, oldest = excluded.oldest, base_lineage = excluded.base_lineage,
-        base_revision = excluded.base_revision, base_digest = excluded.base_digest, owner = NULL, number = 0
+        base_revision = excluded.base_revision, base_digest = excluded.base_digest,
+        failing = excluded.failing, owner = NULL, number = 0
     WHERE actor.revision < greatest(excluded.revision, %(below)s) AND (
         actor.owner IS NULL
         OR EXISTS (SELECT 1 FROM lazymig.draft WHERE draft.type = actor.type AND draft.id = actor.id)
@@ -66,23 +74,41 @@ the snapshot doesn't show came later, and lives; so may one without a heartbeat,
 
 _CLEAR = tuple(
     f"DELETE FROM lazymig.{table} WHERE type = %(type)s AND id = ANY(%(ids)s)"  # noqa: S608  (likewise)
-    for table in ("state", "base", "entry", "draft")
+    for table in ("state", "base", "previous", "failure", "entry", "draft")
 )
 
 _PUT_STATES = """
     INSERT INTO lazymig.state (type, id, name, value)
-    SELECT %(type)s::text, put.* FROM unnest(%(ids)s::text[], %(names)s::text[], %(values)b::bytea[]) AS put
+    SELECT %(type)s::text, put.* FROM unnest(%(id)s::text[], %(name)s::text[], %(value)b::bytea[]) AS put
 """
 
-_PUT_KEPT = _PUT_STATES.replace("lazymig.state", "lazymig.base")
-
-_PUT_ENTRIES = """
+_FILL = (
+    _PUT_STATES,
+    _PUT_STATES.replace("lazymig.state", "lazymig.base"),
+    """
+    INSERT INTO lazymig.previous (type, id, name, value, lineage, written_by, migrated_at)
+    SELECT %(type)s::text, put.* FROM unnest(
+        %(id)s::text[], %(name)s::text[], %(value)b::bytea[],
+        %(lineage)s::int8[], %(written_by)s::int8[], %(migrated_at)s::int8[]
+    ) AS put
+    """,
+    """
+    INSERT INTO lazymig.failure (type, id, failed_at, retry_at, record)
+    SELECT %(type)s::text, put.* FROM unnest(
+        %(id)s::text[], %(failed_at)s::int8[], %(retry_at)s::int8[], %(record)s::text[]
+    ) AS put
+    """,
+    """
     INSERT INTO lazymig.entry (type, id, name, key, value, lineage)
     SELECT %(type)s::text, put.* FROM unnest(
-        %(ids)s::text[], %(names)s::text[], %(keys)s::text[], %(values)b::bytea[], %(lineages)s::int8[]
+        %(id)s::text[], %(name)s::text[], %(key)s::text[], %(value)b::bytea[], %(lineage)s::int8[]
     ) AS put
     ON CONFLICT (type, id, name, key) DO UPDATE SET value = excluded.value, lineage = excluded.lineage
-"""
+    """,
+)
+"""In order of `Values`; the parameters are columns."""
+
+_COLUMNS = tuple(value._fields for value in (NamedValue, NamedValue, PreviousValue, FailureValue, EntryValue))
 
 
 class PostgresCopyDealing:
@@ -96,15 +122,12 @@ class PostgresCopyDealing:
         self._read = in_schema(_READ, schema)
         self._take = in_schema(_TAKE, schema)
         self._clear = [in_schema(clear, schema) for clear in _CLEAR]
-        self._fill = [in_schema(put, schema) for put in (_PUT_STATES, _PUT_KEPT, _PUT_ENTRIES)]
+        self._fill = [in_schema(put, schema) for put in _FILL]
 
-    def read(self, actor_type: str, ids: Sequence[str]) -> Operation[list[tuple[Any, Found, Rows]]]:
+    def read(self, actor_type: str, ids: Sequence[str]) -> Operation[list[tuple[Any, Found, Rows, Rows]]]:
         """See `CopyDealing.read`."""
         (rows,) = yield last((self._read, {"type": actor_type, "ids": [*ids]}))
-        return [
-            (actor_id, found_in(actor), [*zip(*(column or () for column in entries), strict=True)])
-            for *entries, actor_id, actor in ((*row[:5], row[5:]) for row in rows)
-        ]
+        return [(row[9], found_in(row[10:]), _turned(row[:4]), _turned(row[4:9])) for row in rows]
 
     def take(self, of: Mapping[str, Any], actors: Sequence[Mapping[str, Any]]) -> Operation[set[str]]:
         """See `CopyDealing.take`."""
@@ -116,22 +139,20 @@ class PostgresCopyDealing:
         """See `CopyDealing.clear`."""
         yield trip(*((clear, {"type": actor_type, "ids": [*ids]}) for clear in self._clear))
 
-    def fill(
-        self,
-        actor_type: str,
-        states: Sequence[NamedValue],
-        kept: Sequence[NamedValue],
-        entries: Sequence[EntryValue],
-    ) -> Operation[None]:
+    def fill(self, actor_type: str, values: Values) -> Operation[None]:
         """See `CopyDealing.fill`."""
-        names = ("ids", "names", "values"), ("ids", "names", "values"), ("ids", "names", "keys", "values", "lineages")
-        puts: list[tuple[str, dict[str, Any]]] = []
-        for statement, columns, rows in zip(self._fill, names, (states, kept, entries), strict=True):
+        puts = []
+        for statement, names, rows in zip(self._fill, _COLUMNS, values.tables, strict=True):
             if rows:
-                turned = map(list, zip(*rows, strict=True))
-                puts.append((statement, {"type": actor_type, **dict(zip(columns, turned, strict=True))}))
+                columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+                puts.append((statement, {**columns, "type": actor_type}))
         if puts:
             yield trip(*puts)
+
+
+def _turned(columns: Sequence[Sequence[Any] | None]) -> Rows:
+    """Return columns as rows; they are None if there are none."""
+    return [*zip(*(column or () for column in columns), strict=True)]
 
 
 def copy_dialect(schema: str, url: str) -> CopyDialect:
@@ -180,7 +201,7 @@ _STATEMENTS: Mapping[str, str] = {
         UNION SELECT type FROM lazymig.release UNION SELECT type FROM lazymig.policy ORDER BY type
     """,
     "outlines": f"""
-        SELECT page.id, page.revision, (states.size + kept.size + entries.size)::int8 FROM (
+        SELECT page.id, page.revision, (states.size + kept.size + before.size + entries.size)::int8 FROM (
             SELECT * FROM lazymig.actor WHERE type = %(type)s AND id > %(after)s AND (
                 revision <> 0 OR oldest IS NOT NULL OR base_lineage IS NOT NULL
                 OR EXISTS (SELECT 1 FROM lazymig.state WHERE state.type = actor.type AND state.id = actor.id)
@@ -195,6 +216,10 @@ _STATEMENTS: Mapping[str, str] = {
             SELECT COALESCE(sum({VALUE_BYTES} + COALESCE(octet_length(value), 0)), 0) AS size FROM lazymig.base
             WHERE base.type = page.type AND base.id = page.id
         ) AS kept
+        CROSS JOIN LATERAL (
+            SELECT COALESCE(sum({VALUE_BYTES} + octet_length(value)), 0) AS size FROM lazymig.previous
+            WHERE previous.type = page.type AND previous.id = page.id
+        ) AS before
         CROSS JOIN LATERAL (
             SELECT COALESCE(sum({VALUE_BYTES} + octet_length(value)), 0) AS size FROM lazymig.entry
             WHERE entry.type = page.type AND entry.id = page.id

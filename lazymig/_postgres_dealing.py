@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product, repeat
 from typing import TYPE_CHECKING, Any
 
 from lazymig._postgres_sql import STATEMENTS, in_schema
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 ACTORS = """
     revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
     lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest,
-    states.names, states.data, kept.names, kept.data
+    states.names, states.data, kept.names, kept.data, failure.failed_at, failure.retry_at, failure.record
 """
 
 OF_ACTORS = """
@@ -29,6 +30,7 @@ OF_ACTORS = """
         SELECT array_agg(name) AS names, array_agg(value) AS data FROM lazymig.base
         WHERE base.type = page.type AND base.id = page.id
     ) AS kept ON page.base_lineage IS NOT NULL
+    LEFT JOIN lazymig.failure ON page.failing AND failure.type = page.type AND failure.id = page.id
 """
 
 _READ = f"""
@@ -70,6 +72,20 @@ _COMMITTED_ENTRIES = (
     "%(tables)s, %(keys)s, %(data)b, %(lineages)s, %(gone_tables)s, %(gone_keys)s, %(converting)s, %(oldest)s"
 )
 
+_AFTERWARDS = {"puts_nothing": "blank", "clears_failure": "clear_failure"}
+"""What a commit may ask for, see `lazymig._sql_operations.Dealing`, and the function that sees to it."""
+
+_PREVIOUS = "previous(%(type)s, %(id)s, %(revision)s)"
+
+_KEEP: Mapping[bool | None, tuple[str, ...]] = {
+    None: (),
+    False: ("keep(%(type)s, %(id)s, NULL, NULL, NULL, NULL, NULL)",),
+    True: ("keep(%(type)s, %(id)s, o_names, o_values, o_lineage, o_written_by, o_migrated_at)",),
+}
+"""Likewise of ``keeps_previous``, by what it says; the last one after `_PREVIOUS`."""
+
+_Flags = tuple[bool | None, ...]
+
 
 def dialect(schema: str) -> Dialect:
     """Return how a schema is spoken to."""
@@ -104,18 +120,19 @@ class PostgresDealing:
     def claim(self, of: Mapping[str, Any]) -> Operation[Claimed | None]:
         """See `Dealing.claim`."""
         ((row,),) = yield whole((self._claim, of))
-        is_registered, owner, revision, *stamp, version, epoch, clock, names, values, kept, kept_values = row
+        is_registered, owner, revision, *columns, names, values, kept, kept_values, failed_at, retry_at, record = row
         if not is_registered:
             return None
         if revision is None:
             return Claimed(owner)
+        *stamp, version, epoch, clock = columns
         actor = (revision, owner, of["number"], *stamp)
-        found = Found(actor, _pairs(names, values), _pairs(kept, kept_values))
+        found = Found(actor, _pairs(names, values), _pairs(kept, kept_values), _failure(failed_at, retry_at, record))
         return Claimed(owner, found, None if epoch is None else (version, epoch), clock)
 
     def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[Committed]:
         """See `Dealing.commit`."""
-        ((row,),) = yield whole((_blanking(self._commit, of), {**of, **_columns(writes)}))
+        ((row,),) = yield whole((self._commit[_flags(of)], {**of, **_columns(writes)}))
         return _committed(of, row)
 
     def commit_entries(
@@ -123,7 +140,7 @@ class PostgresDealing:
     ) -> Operation[Committed]:
         """See `Dealing.commit_entries`."""
         columns = {**of, **_columns(writes), **_entry_columns(entries)}
-        ((row,),) = yield whole((_blanking(self._commit_entries, of), columns))
+        ((row,),) = yield whole((self._commit_entries[_flags(of)], columns))
         return _committed(of, row)
 
     def commit_base(
@@ -144,7 +161,7 @@ class PostgresDealing:
             "dropped": [*base.dropped],
         }
         columns = {**rows, **of, **_columns(writes), **base.columns}
-        ((row,),) = yield whole((_blanking(self._commit_base, of), columns))
+        ((row,),) = yield whole((self._commit_base[_flags(of)], columns))
         return _committed(of, row)
 
     def read(self, of: Mapping[str, Any]) -> Operation[Found | None]:
@@ -173,15 +190,25 @@ class PostgresDealing:
         yield whole((self._release, columns))
 
 
-def _commits(call: str, schema: str) -> tuple[str, str]:
-    """Return what commits, and what also sees to an actor of which nothing may be left, with the same locks."""
-    statement = f"SELECT o_revision, o_version, o_epoch FROM lazymig.{call}"  # noqa: S608  (a constant)
-    blank = ", CASE WHEN o_revision IS NOT NULL THEN lazymig.blank(%(type)s, %(id)s) END FROM"
-    return in_schema(statement, schema), in_schema(statement.replace(" FROM", blank), schema)
+def _flags(of: Mapping[str, Any]) -> _Flags:
+    return (of["keeps_previous"], *(of[flag] for flag in _AFTERWARDS))
 
 
-def _blanking(statements: tuple[str, str], of: Mapping[str, Any]) -> str:
-    return statements[of["puts_nothing"]]
+def _commits(call: str, schema: str) -> dict[_Flags, str]:
+    """Return what commits, and calls with the same locks what else a commit asks for, by `_flags`.
+
+    What an actor was is kept by two functions. A commit takes the revision that it begins from of the first one, so
+    that this one reads what is about to be replaced.
+    """
+    statements = {}
+    for keeps, *wanted in product(_KEEP, *repeat((False, True), len(_AFTERWARDS))):
+        functions = [function for function, is_wanted in zip(_AFTERWARDS.values(), wanted, strict=True) if is_wanted]
+        steps = [*_KEEP[keeps], *(f"{function}(%(type)s, %(id)s)" for function in functions)]
+        more = "".join(f", CASE WHEN o_revision IS NOT NULL THEN lazymig.{step} END" for step in steps)
+        source = f"{_PREVIOUS}, lazymig.{call.replace('%(revision)s', 'o_before')}" if keeps else call
+        statement = f"SELECT o_revision, o_version, o_epoch{more} FROM lazymig.{source}"  # noqa: S608  (constants)
+        statements[keeps, *wanted] = in_schema(statement, schema)
+    return statements
 
 
 def _committed(of: Mapping[str, Any], row: Sequence[Any]) -> Committed:
@@ -193,8 +220,13 @@ def _committed(of: Mapping[str, Any], row: Sequence[Any]) -> Committed:
 
 def found_in(row: Sequence[Any]) -> Found:
     """Return an actor of a row of `ACTORS`."""
-    *actor, names, values, kept, kept_values = row
-    return Found(actor, _pairs(names, values), _pairs(kept, kept_values))
+    *actor, names, values, kept, kept_values, failed_at, retry_at, record = row
+    return Found(actor, _pairs(names, values), _pairs(kept, kept_values), _failure(failed_at, retry_at, record))
+
+
+def _failure(*columns: Any) -> Rows:
+    """Return the row of a failure; its columns are None if there is none."""
+    return [] if columns[-1] is None else [columns]
 
 
 def _pairs(names: Sequence[Any] | None, values: Sequence[Any] | None) -> Rows:

@@ -33,9 +33,10 @@ _OWNERS_HEARTBEAT = "SELECT 1 FROM lazymig.heartbeat WHERE incarnation = actor.o
 _MAY_CLAIM = f"{IS_REGISTERED} AND {UNHEARD} IS NULL"
 
 _FOUND = """
-    RETURNING revision, lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest
+    RETURNING revision, lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest,
+        failing
     INTO o_revision, o_lineage, o_written_by, o_migrated_at, o_converting, o_oldest,
-        o_base_lineage, o_base_revision, o_base_digest
+        o_base_lineage, o_base_revision, o_base_digest, v_failing
 """
 
 _CLAIM = f"""
@@ -45,8 +46,11 @@ _CLAIM = f"""
         OUT o_migrated_at int8, OUT o_converting int8, OUT o_oldest int8,
         OUT o_base_lineage int8, OUT o_base_revision int8, OUT o_base_digest int8,
         OUT o_version int8, OUT o_epoch int8, OUT o_clock int8,
-        OUT o_names text[], OUT o_values bytea[], OUT o_kept text[], OUT o_kept_values bytea[]
+        OUT o_names text[], OUT o_values bytea[], OUT o_kept text[], OUT o_kept_values bytea[],
+        OUT o_failed_at int8, OUT o_retry_at int8, OUT o_record text
     ) LANGUAGE plpgsql AS $$
+    DECLARE
+        v_failing boolean;
     BEGIN
         {_NO_WAIT};
         UPDATE lazymig.actor SET owner = %(node)s, number = %(number)s
@@ -76,6 +80,10 @@ _CLAIM = f"""
             IF o_base_lineage IS NOT NULL THEN
                 SELECT array_agg(name), array_agg(value) INTO o_kept, o_kept_values
                 FROM lazymig.base WHERE type = %(type)s AND id = %(id)s;
+            END IF;
+            IF v_failing THEN
+                SELECT failed_at, retry_at, record INTO o_failed_at, o_retry_at, o_record
+                FROM lazymig.failure WHERE type = %(type)s AND id = %(id)s;
             END IF;
             o_is_registered := true;
             o_owner := %(node)s;
@@ -199,14 +207,76 @@ _BLANK = """
     CREATE FUNCTION lazymig.blank(p_type text, p_id text) RETURNS boolean LANGUAGE plpgsql AS $$
     BEGIN
         UPDATE lazymig.actor
-        SET version = NULL, lineage = NULL, written_by = NULL, migrated_at = NULL, converting = 0
+        SET version = NULL, lineage = NULL, written_by = NULL, migrated_at = NULL, converting = 0, failing = false
         WHERE type = %(type)s AND id = %(id)s AND base_lineage IS NULL
         AND NOT EXISTS (SELECT 1 FROM lazymig.state WHERE type = %(type)s AND id = %(id)s)
         AND NOT EXISTS (SELECT 1 FROM lazymig.entry WHERE type = %(type)s AND id = %(id)s);
-        RETURN FOUND;
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
+        DELETE FROM lazymig.previous WHERE type = %(type)s AND id = %(id)s;
+        DELETE FROM lazymig.failure WHERE type = %(type)s AND id = %(id)s;
+        RETURN true;
     END $$
 """
 """Where nothing is left of an actor but its revision. Only who has just committed it calls it: the row is locked."""
+
+_PREVIOUS = """
+    CREATE FUNCTION lazymig.previous(
+        p_type text, p_id text, p_revision int8,
+        OUT o_before int8, OUT o_lineage int8, OUT o_written_by int8, OUT o_migrated_at int8,
+        OUT o_names text[], OUT o_values bytea[]
+    ) LANGUAGE plpgsql AS $$
+    BEGIN
+        SELECT revision, lineage, written_by, migrated_at INTO o_before, o_lineage, o_written_by, o_migrated_at
+        FROM lazymig.actor WHERE type = %(type)s AND id = %(id)s AND revision = %(revision)s FOR UPDATE;
+        SELECT array_agg(name), array_agg(value) INTO o_names, o_values
+        FROM lazymig.state WHERE type = %(type)s AND id = %(id)s;
+    END $$
+"""
+"""What a commit from a revision is about to replace, read by a snapshot younger than the row lock; the revision NULL,
+from which nothing is committed, if the actor has another one."""
+
+_KEEP = """
+    CREATE FUNCTION lazymig.keep(
+        p_type text, p_id text, p_names text[], p_values bytea[], p_lineage int8, p_written_by int8, p_migrated_at int8
+    ) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        DELETE FROM lazymig.previous WHERE type = %(type)s AND id = %(id)s;
+        INSERT INTO lazymig.previous (type, id, name, value, lineage, written_by, migrated_at)
+        SELECT %(type)s, %(id)s, kept.name, kept.value, %(lineage)s, %(written_by)s, %(migrated_at)s
+        FROM unnest(%(names)s, %(values)s) AS kept (name, value);
+    END $$
+"""
+"""Only who has just committed the actor calls it: the row is locked."""
+
+_NOTE_FAILURE = """
+    CREATE FUNCTION lazymig.note_failure(
+        p_type text, p_id text, p_node text, p_number int8, p_failed_at int8, p_retry_at int8, p_record text
+    ) RETURNS boolean LANGUAGE plpgsql AS $$
+    BEGIN
+        UPDATE lazymig.actor SET failing = true
+        WHERE type = %(type)s AND id = %(id)s AND owner = %(node)s AND number = %(number)s AND lineage IS NOT NULL
+        AND EXISTS (SELECT 1 FROM lazymig.node WHERE incarnation = %(node)s);
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
+        INSERT INTO lazymig.failure (type, id, failed_at, retry_at, record)
+        VALUES (%(type)s, %(id)s, %(failed_at)s, %(retry_at)s, %(record)s)
+        ON CONFLICT (type, id) DO UPDATE
+        SET failed_at = excluded.failed_at, retry_at = excluded.retry_at, record = excluded.record;
+        RETURN true;
+    END $$
+"""
+
+_CLEAR_FAILURE = """
+    CREATE FUNCTION lazymig.clear_failure(p_type text, p_id text) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        UPDATE lazymig.actor SET failing = false WHERE type = %(type)s AND id = %(id)s;
+        DELETE FROM lazymig.failure WHERE type = %(type)s AND id = %(id)s;
+    END $$
+"""
+"""Likewise."""
 
 _RELEASE = f"""
     CREATE FUNCTION lazymig.release(p_types text[], p_ids text[], p_nodes text[], p_numbers int8[])
@@ -232,6 +302,10 @@ _RELEASE = f"""
 """  # noqa: S608  (likewise)
 
 FUNCTIONS = tuple(
-    re.sub(r"%\((\w+)\)s", r"p_\1", text) for text in (_CLAIM, _COMMIT, _COMMIT_ENTRIES, _COMMIT_BASE, _BLANK, _RELEASE)
+    re.sub(r"%\((\w+)\)s", r"p_\1", text)
+    for text in (
+        *(_CLAIM, _COMMIT, _COMMIT_ENTRIES, _COMMIT_BASE, _PREVIOUS, _KEEP, _BLANK, _NOTE_FAILURE, _CLEAR_FAILURE),
+        _RELEASE,
+    )
 )
 """What lays them out, a statement each."""

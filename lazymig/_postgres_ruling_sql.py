@@ -82,6 +82,11 @@ RULING_DIALECT = RulingDialect(
     of_entries=Counting.of("lazymig.actor", _OF_ENTRIES),
     of_entries_below=Counting.of("lazymig.actor", f"{_OF_ENTRIES} AND oldest < %(below)s"),
     of_converting=Counting.of("lazymig.actor", "type = %(type)s AND converting <> 0 AND converting >= %(version)s"),
+    of_failures=Counting.of("lazymig.failure", "type = %(type)s"),
+    of_failing=Counting.of(
+        "lazymig.failure JOIN lazymig.actor USING (type, id)",
+        "type = %(type)s AND lineage = ANY(%(lineages)s::int8[])",
+    ),
     put_policy="""
         INSERT INTO lazymig.policy (type, version, epoch) VALUES (%(type)s, %(version)s, 1)
         ON CONFLICT (type) DO UPDATE SET version = excluded.version, epoch = policy.epoch + 1

@@ -28,12 +28,12 @@ OPTIONS = frozenset({"schema", "partitions", "pool"})
 """Of a store's URL; all others are libpq's, and left as they are written."""
 
 TABLES = (
-    *("actor", "base", "call", "draft", "entry", "fleet", "heartbeat", "layout", "lineage", "node", "offer", "policy"),
-    *("recovery", "release", "state", "sweep", "sweep_pause"),
+    *("actor", "base", "call", "draft", "entry", "failure", "fleet", "heartbeat", "layout", "lineage", "node", "offer"),
+    *("policy", "previous", "recovery", "release", "state", "sweep", "sweep_pause"),
 )
 """What a schema holds that is laid out."""
 
-PARTITIONED = ("actor", "base", "entry", "state")
+PARTITIONED = ("actor", "base", "entry", "previous", "state")
 """What grows with the actors; each is one table, or as many partitions as were asked for when the layout was made."""
 
 _ROOM = "WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02)"
@@ -49,6 +49,7 @@ LAYOUTS = (
         owner text COLLATE "C", number int8 NOT NULL DEFAULT 0,
         converting int8 NOT NULL DEFAULT 0, oldest int8,
         base_lineage int8, base_revision int8, base_digest int8,
+        failing boolean NOT NULL DEFAULT false,
         PRIMARY KEY (type, id)
     ) /* partitions */;
     CREATE INDEX actor_lineage ON lazymig.actor (type, lineage, id);
@@ -65,6 +66,11 @@ LAYOUTS = (
         value bytea,
         PRIMARY KEY (type, id, name)
     ) /* partitions */;
+    CREATE TABLE lazymig.previous (
+        type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL,
+        value bytea NOT NULL, lineage int8, written_by int8, migrated_at int8,
+        PRIMARY KEY (type, id, name)
+    ) /* partitions */;
     CREATE TABLE lazymig.entry (
         type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL,
         key text COLLATE "C" NOT NULL, value bytea NOT NULL, lineage int8 NOT NULL,
@@ -74,6 +80,11 @@ LAYOUTS = (
         type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, draft text COLLATE "C" NOT NULL,
         PRIMARY KEY (type, id)
     );
+    CREATE TABLE lazymig.failure (
+        type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,
+        failed_at int8 NOT NULL, retry_at int8 NOT NULL, record text NOT NULL,
+        PRIMARY KEY (type, id)
+    ) {_ROOM};
     CREATE TABLE lazymig.lineage (
         id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, type text COLLATE "C" NOT NULL, applied text NOT NULL
     );
@@ -271,6 +282,9 @@ STATEMENTS: Mapping[str, str] = {
         INSERT INTO lazymig.lineage (type, applied) VALUES (%(type)s, %(applied)s) ON CONFLICT DO NOTHING
     """,
     "lineage": "SELECT type, applied FROM lazymig.lineage WHERE id = %(lineage)s",
+    "previous": """
+        SELECT name, value, lineage, written_by, migrated_at FROM lazymig.previous WHERE type = %(type)s AND id = %(id)s
+    """,
     "note_recovery": f"""
         INSERT INTO lazymig.recovery (until) SELECT {NOW} + COALESCE(max(lease), 0) FROM lazymig.node
         ON CONFLICT DO NOTHING

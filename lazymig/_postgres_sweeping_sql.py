@@ -28,7 +28,7 @@ _CLAIM = f"""
         WITH plain AS (
             SELECT id FROM lazymig.actor
             WHERE type = %(type)s AND lineage = %(lineage)s AND id > %(after)s AND owner IS NULL
-            AND base_lineage IS NULL AND oldest IS NULL AND converting = 0 AND revision > 0
+            AND base_lineage IS NULL AND NOT failing AND oldest IS NULL AND converting = 0 AND revision > 0
             AND EXISTS (
                 SELECT 1 FROM lazymig.state
                 WHERE state.type = actor.type AND state.id = actor.id AND state.name = %(state)s

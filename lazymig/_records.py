@@ -7,7 +7,7 @@ never used twice, whatever a store forgets, and only equality is compared.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lazymig._bases import Base, BaseWrite, WritePolicy
     from lazymig._entries import Entry
     from lazymig._fleet_records import Offer
+    from lazymig._quarantine import Failure, Quarantine
 
 MAX_ID_BYTES = 1_000
 MAX_NAME_BYTES = 200
@@ -201,6 +202,7 @@ class StoredActor(NamedTuple):
         number: Number of the holder's fence, 0 without a holder.
         marks: Of its entries.
         base: What newer software last stored, where older software can't; None without one.
+        failure: Of the migration that failed last; None without one.
     """
 
     key: ActorKey
@@ -211,6 +213,19 @@ class StoredActor(NamedTuple):
     number: int = 0
     marks: Marks = NO_MARKS
     base: Base | None = None
+    failure: Failure | None = None
+
+
+class Previous(NamedTuple):
+    """What an actor was before a commit across a major version.
+
+    Attributes:
+        stamp: As it was stored; None if it had none.
+        states: Name to encoded value: all it had, at least one.
+    """
+
+    stamp: Stamp | None
+    states: Mapping[str, bytes]
 
 
 class Claim(NamedTuple):
@@ -255,6 +270,9 @@ class Commit(NamedTuple):
         epoch: Of the write policy that it was made for.
         base: How the base changes; None: it stays.
         has_new_sets: Whether the stamp is known to have other sets than the stored one: it only saves time.
+        keeps_previous: Whether the stamp and all states as stored before it are kept, in place of what was kept so far;
+            False: nothing is kept any more; None: what is kept stays.
+        clears_failure: Remove the record of a migration that failed.
     """
 
     key: ActorKey
@@ -268,6 +286,8 @@ class Commit(NamedTuple):
     epoch: int = 0
     base: BaseWrite | None = None
     has_new_sets: bool = False
+    keeps_previous: bool | None = None
+    clears_failure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +321,7 @@ class ActorRecord:
         revision: Counts the actor's commits.
         converting: The version that an eager conversion of its entries is under way to, or None.
         has_entries: Whether its tables have entries.
-        quarantine: None.
+        quarantine: The record of its migration that failed; None without one.
     """
 
     key: ActorKey
@@ -311,4 +331,4 @@ class ActorRecord:
     revision: int = 0
     converting: Version | None = None
     has_entries: bool = False
-    quarantine: None = field(default=None)
+    quarantine: Quarantine | None = None

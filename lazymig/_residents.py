@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from lazymig._records import ActorKey
+    from lazymig._slots import Slots
     from lazymig.fleet import Membership
     from lazymig.hooks import Event, Hook
     from lazymig.store import Store
@@ -58,6 +61,7 @@ class Residents:
         idle_seconds: Actors unused for that long are let go.
         max_active: Of more than that, the longest idle are let go.
         activation_seconds: How long callers wait for migrations.
+        slots: For migrations; None: as many as come run at once.
     """
 
     def __init__(  # noqa: PLR0913  (the node's options)
@@ -70,7 +74,9 @@ class Residents:
         idle_seconds: float,
         max_active: int,
         activation_seconds: float,
+        slots: Slots | None,
     ) -> None:
+        self.slots = slots
         self._membership = membership
         self._hooks = hooks
         self._label = label
@@ -157,7 +163,7 @@ class Residents:
         lease = await self.locks.lock(mailbox, 0.0)
         activation = Activation(
             mailbox.key, actor_type, lease,
-            hooks=self._hooks, started=started, activation_seconds=self.finishing.seconds,
+            hooks=self._hooks, started=started, activation_seconds=self.finishing.seconds, slots=self.slots,
         )  # fmt: skip
         try:
             refusal = activation.refusal()
@@ -246,11 +252,9 @@ class Residents:
         seconds = self._membership.beat_seconds
         if self._idle_seconds:  # else whoever becomes idle wakes it
             seconds = min(seconds, max(self._idle_seconds / 4, 0.05))
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
         self._wake.clear()
 
     def _surplus(self) -> list[Mailbox]:
@@ -259,12 +263,9 @@ class Residents:
 
     def _expired(self) -> list[Mailbox]:
         now = self._membership.clock()
-        expired = []
-        for mailbox, since in self._idle.items():
-            if now - since < self._idle_seconds:
-                break
-            expired.append(mailbox)
-        return expired
+        return [
+            mailbox for mailbox, _ in takewhile(lambda idle: now - idle[1] >= self._idle_seconds, self._idle.items())
+        ]
 
     def _let_go(self, group: TaskGroup, mailboxes: Iterable[Mailbox], reason: str) -> None:
         """Begin to let go of idle actors: a `deactivate()` that hangs holds up nothing but its own actor."""

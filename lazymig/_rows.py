@@ -274,7 +274,7 @@ def read_time(key: ActorKey, microseconds: Any) -> datetime | None:
 
 
 def read_moment(key: ActorKey | None, what: str, microseconds: Any) -> datetime:
-    """Return a moment that `write_time` wrote."""
+    """Return the moment that `write_time` wrote."""
     try:
         if isinstance(microseconds, int):
             return EPOCH + timedelta(microseconds=microseconds)

@@ -147,6 +147,18 @@ class AskConverting(NamedTuple):
     version: int
 
 
+class AskFailing(NamedTuple):
+    """Asks for the `Counted` of the actors that have the record of a migration that failed.
+
+    Attributes:
+        actor_type: The type.
+        sets: Those with one of these applied sets; None: all.
+    """
+
+    actor_type: str
+    sets: frozenset[AppliedSet | None] | None = None
+
+
 class Counted(NamedTuple):
     """Some actors.
 
@@ -161,7 +173,7 @@ class Counted(NamedTuple):
 
 NOBODY = Counted(0, ())
 
-Question = AskSeen | AskType | AskActors | AskBases | AskEntries | AskConverting
+Question = AskSeen | AskType | AskActors | AskBases | AskEntries | AskConverting | AskFailing
 
 
 class Ruled(NamedTuple):

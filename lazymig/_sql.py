@@ -19,8 +19,10 @@ from lazymig._entries import END, Count, Page
 from lazymig._records import AppliedSet, Claim, Held, StoredActor
 from lazymig._sql_commits import looks_brief, of_lock, store
 from lazymig._sql_copies import SqlCopies
+from lazymig._sql_failures import find_failure
 from lazymig._sql_lineage import UNSTAMPED, Learning
 from lazymig._sql_operations import last, trip
+from lazymig._sql_previous import read_previous
 from lazymig._sql_rulings import SqlRulings
 from lazymig._sql_sweeping import SqlSweeping
 from lazymig.errors import CorruptStateError, LeaseLostError
@@ -29,12 +31,13 @@ if TYPE_CHECKING:
     from lazymig._bases import Base, WritePolicy
     from lazymig._entries import Range
     from lazymig._fleet_records import NodeStatus
-    from lazymig._records import ActorKey, Commit, Fence, NodeRecord
+    from lazymig._records import ActorKey, Commit, Fence, NodeRecord, Previous
     from lazymig._rulings import Ruling
     from lazymig._sql_copies import CopyDialect
     from lazymig._sql_lineage import Lineage
     from lazymig._sql_operations import Connection, Dialect, Found, Operation, Rows, Statement
     from lazymig._sql_rulings import RulingDialect
+    from lazymig.failures import Failures
     from lazymig.post import Post
     from lazymig.store import Pulse
 
@@ -53,15 +56,23 @@ class SqlStore:
         copying: Those of copies.
         connection: Drives them.
         post: Of the same database.
+        failures: Likewise.
 
     Attributes:
         post: See `Store.post`.
         copies: See `Store.copies`.
         sweeping: See `Store.sweeping`.
+        failures: See `Store.failures`.
     """
 
-    def __init__(
-        self, dialect: Dialect, rulings: RulingDialect, copying: CopyDialect, connection: Connection, post: Post
+    def __init__(  # noqa: PLR0913, PLR0917  (what an engine is)
+        self,
+        dialect: Dialect,
+        rulings: RulingDialect,
+        copying: CopyDialect,
+        connection: Connection,
+        post: Post,
+        failures: Failures,
     ) -> None:
         self._sql = dialect
         self._rulings = SqlRulings(rulings, connection.now)
@@ -70,6 +81,7 @@ class SqlStore:
         self.post = post
         self.copies = SqlCopies(copying, connection, self._learning, self._actor)
         self.sweeping = SqlSweeping(dialect.sweeping, connection, self._learning)
+        self.failures = failures
 
     @property
     def name(self) -> str:
@@ -152,6 +164,10 @@ class SqlStore:
     async def read(self, key: ActorKey) -> StoredActor | None:
         """See `Store.read`."""
         return await self._learning.run(partial(self._read, key), writes=False)
+
+    async def previous(self, key: ActorKey) -> Previous | None:
+        """See `Store.previous`."""
+        return await self._learning.run(partial(read_previous, self._sql.previous, key), writes=False)
 
     async def entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> Page:
         """See `Store.entries`."""
@@ -314,7 +330,8 @@ class SqlStore:
         marks = _rows.read_marks(key, revision, converting, oldest)
         states = _rows.read_states(key, revision, found.states)
         base = None if of_base == _NO_BASE else (yield from _base(key, revision, of_base, found.kept, lineage))
-        return StoredActor(key, revision, read, states, _rows.read_owner(key, owner), number, marks, base)
+        owner, failure = _rows.read_owner(key, owner), find_failure(key, found.failure)
+        return StoredActor(key, revision, read, states, owner, number, marks, base, failure)
 
     def _scan(self, actor_type: str, after: str, limit: int, lineage: Lineage) -> Operation[list[StoredActor]]:
         rows = yield from self._sql.dealing.scan({"type": actor_type, "after": after, "limit": limit})

@@ -18,7 +18,9 @@ BRIEF_STATES = 20
 
 
 def looks_brief(commit: Commit) -> bool:
-    """Tell whether it stores little; of what is removed nobody knows how much it was."""
+    """Tell whether it stores little; of what is removed, or kept, nobody knows how much it was."""
+    if commit.keeps_previous is not None:
+        return False
     sizes = [BRIEF_BYTES + 1 if data is None else len(data) for data in commit.writes.values()]
     if commit.base is not None:
         sizes += _sizes(commit.base)
@@ -36,7 +38,8 @@ def store(dealing: Dealing, commit: Commit, lineage: Lineage) -> Operation[Commi
     stamp = yield from lineage.columns(commit.key.type, commit.stamp)
     of = {**of_lock(commit.key, commit.fence), **stamp, "revision": commit.revision, "keep": not commit.release}
     of |= {"epoch": commit.epoch, "puts_nothing": puts_nothing(commit)}
-    of["has_new_sets"] = commit.has_new_sets
+    of |= {"has_new_sets": commit.has_new_sets, "keeps_previous": commit.keeps_previous}
+    of["clears_failure"] = commit.clears_failure
     entries = None
     if commit.marks is not None:
         of |= {"converting": commit.marks.converting, "oldest": commit.marks.oldest}

@@ -7,7 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lazymig import _rows
+from lazymig._sql_failures import write_failure
 from lazymig._sql_operations import last, trip
+from lazymig._sql_previous import previous_of
 from lazymig.copies import CopiedEntry, Outline, Put, TypeSettings, Whole
 from lazymig.errors import CorruptStateError
 
@@ -52,11 +54,73 @@ class EntryValue(NamedTuple):
     lineage: int
 
 
+class PreviousValue(NamedTuple):
+    """A state as it was before a commit across a major version.
+
+    Attributes:
+        id: The actor's.
+        name: The state's.
+        value: Encoded.
+        lineage: Of the stamp then.
+        written_by: Likewise.
+        migrated_at: Likewise.
+    """
+
+    id: str
+    name: str
+    value: bytes
+    lineage: int | None
+    written_by: int | None
+    migrated_at: int | None
+
+
+class FailureValue(NamedTuple):
+    """The record of a migration that failed, as `write_failure` gives it.
+
+    Attributes:
+        id: The actor's.
+        failed_at: When it did.
+        retry_at: When it is tried again.
+        record: The rest.
+    """
+
+    id: str
+    failed_at: int
+    retry_at: int
+    record: str
+
+
+class Values(NamedTuple):
+    """What is stored of actors beside their rows.
+
+    Attributes:
+        states: Their states.
+        kept: Those of their bases.
+        previous: Those from before a major version.
+        failures: Their records of failures.
+        entries: Their entries, in order.
+    """
+
+    states: list[NamedValue]
+    kept: list[NamedValue]
+    previous: list[PreviousValue]
+    failures: list[FailureValue]
+    entries: list[EntryValue]
+
+    @property
+    def tables(self) -> tuple[Sequence[tuple[Any, ...]], ...]:
+        """The same, in this order."""
+        return tuple(self)
+
+
 class CopyDealing(Protocol):
     """How an engine reads and writes many actors of a ``type`` at once: each of these is a part of an operation."""
 
-    def read(self, actor_type: str, ids: Sequence[str]) -> Operation[list[tuple[Any, Found, Rows]]]:
-        """Return id, actor, and table, key, value and lineage of its entries in order; from one snapshot."""
+    def read(self, actor_type: str, ids: Sequence[str]) -> Operation[list[tuple[Any, Found, Rows, Rows]]]:
+        """Return id, actor, its entries in order, and what is kept from before; each from one snapshot.
+
+        Of an entry: table, key, value and lineage; of what is kept: name and value of a state, and `Lineage.stamp`'s.
+        """
         ...
 
     def take(self, of: Mapping[str, Any], actors: Sequence[Mapping[str, Any]]) -> Operation[set[str]]:
@@ -75,13 +139,7 @@ class CopyDealing(Protocol):
         """Remove all that is stored of some actors but their rows, drafts included."""
         ...
 
-    def fill(
-        self,
-        actor_type: str,
-        states: Sequence[NamedValue],
-        kept: Sequence[NamedValue],
-        entries: Sequence[EntryValue],
-    ) -> Operation[None]:
+    def fill(self, actor_type: str, values: Values) -> Operation[None]:
         """Store values; entries that are there already are replaced."""
         ...
 
@@ -177,10 +235,10 @@ class SqlCopies:
         """See `Copies.add`."""
         return await self._learning.run(partial(self._add, key, draft, entries), durable=True)
 
-    async def finish(self, actor: StoredActor, draft: str) -> Put:
+    async def finish(self, whole: Whole, draft: str) -> Put:
         """See `Copies.finish`."""
         try:
-            return await self._learning.run(partial(self._finish, actor, draft), durable=True)
+            return await self._learning.run(partial(self._finish, whole, draft), durable=True)
         except _DraftLostError:
             return Put.HELD
 
@@ -205,11 +263,12 @@ class SqlCopies:
     def _read(self, actor_type: str, ids: Sequence[str], lineage: Lineage) -> Operation[list[Whole]]:
         rows = yield from self._sql.dealing.read(actor_type, ids)
         wholes = []
-        for actor_id, found, entries in rows:
+        for actor_id, found, entries, kept in rows:
             key = _rows.read_key(actor_type, actor_id)
             actor = yield from self._read_actor(key, found, lineage)
+            previous = yield from previous_of(key, kept, lineage)
             if actor.revision:
-                wholes.append(Whole(actor, tuple((yield from _entries(key, entries, lineage)))))
+                wholes.append(Whole(actor, tuple((yield from _entries(key, entries, lineage))), previous))
         return wholes
 
     def _note(self, actor_type: str, settings: TypeSettings) -> Operation[None]:
@@ -230,13 +289,9 @@ class SqlCopies:
         taken = yield from self._take(actor_type, rows)
         ours = [whole for whole in ordered if whole.actor.key.id in taken]
         if ours:
-            entries = []
-            for whole in ours:
-                entries += yield from _entry_values(whole.actor.key, whole.entries, lineage)
+            values = yield from _values(ours, lineage)
             yield from self._sql.dealing.clear(actor_type, [whole.actor.key.id for whole in ours])
-            states = [row for whole in ours for row in _states(whole.actor)]
-            kept = [row for whole in ours for row in _kept(whole.actor)]
-            yield from self._sql.dealing.fill(actor_type, states, kept, entries)
+            yield from self._sql.dealing.fill(actor_type, values)
         outcomes = []
         for whole in wholes:
             outcome = yield from self._outcome(whole.actor.key, whole.actor.revision, taken)
@@ -251,27 +306,28 @@ class SqlCopies:
             rows = yield from _entry_values(key, entries, lineage)
             yield from self._sql.dealing.clear(key.type, [key.id])
             yield trip((self._sql.put_draft, _of_draft(key, draft)))
-            yield from self._sql.dealing.fill(key.type, (), (), rows)
+            yield from self._sql.dealing.fill(key.type, Values([], [], [], [], rows))
         return (yield from self._outcome(key, revision, taken))
 
     def _add(self, key: ActorKey, draft: str, entries: Sequence[CopiedEntry], lineage: Lineage) -> Operation[bool]:
         rows = yield from _entry_values(key, entries, lineage)
         (found,) = yield trip((self._sql.lock_draft, _of_draft(key, draft)))
         if found:
-            yield from self._sql.dealing.fill(key.type, (), (), rows)
+            yield from self._sql.dealing.fill(key.type, Values([], [], [], [], rows))
         return bool(found)
 
-    def _finish(self, actor: StoredActor, draft: str, lineage: Lineage) -> Operation[Put]:
-        of = _of_draft(actor.key, draft)
-        (found,) = yield trip((self._sql.has_draft, of))
+    def _finish(self, whole: Whole, draft: str, lineage: Lineage) -> Operation[Put]:
+        key = whole.actor.key
+        (found,) = yield trip((self._sql.has_draft, _of_draft(key, draft)))
         if not found:
             return Put.HELD
-        row = yield from self._columns(actor, lineage, has_entries=True)
-        taken = yield from self._take(actor.key.type, [row])
-        (ended,) = yield trip((self._sql.end_draft, of))
+        row = yield from self._columns(whole.actor, lineage, has_entries=True)
+        taken = yield from self._take(key.type, [row])
+        (ended,) = yield trip((self._sql.end_draft, _of_draft(key, draft)))
         if not taken or not ended:
             raise _DraftLostError
-        yield from self._sql.dealing.fill(actor.key.type, _states(actor), _kept(actor), ())
+        values = yield from _values([whole], lineage)
+        yield from self._sql.dealing.fill(key.type, values)
         return Put.STORED
 
     def _take(self, actor_type: str, rows: Sequence[Mapping[str, Any]], below: int = 0) -> Operation[set[str]]:
@@ -289,6 +345,7 @@ class SqlCopies:
         row = {**NOTHING, "id": actor.key.id, "revision": actor.revision}
         if actor.states or actor.base is not None or has_entries:
             row |= yield from lineage.columns(actor.key.type, actor.stamp)
+        row["failing"] = actor.failure is not None
         row |= {"converting": actor.marks.converting, "oldest": actor.marks.oldest}
         if actor.base is not None:
             number = yield from lineage.id(actor.key.type, actor.base.applied)
@@ -307,6 +364,7 @@ NOTHING: Mapping[str, Any] = {
     "base_lineage": None,
     "base_revision": None,
     "base_digest": None,
+    "failing": False,
 }
 """The row of an actor of which nothing is stored."""
 
@@ -319,14 +377,22 @@ def _of_draft(key: ActorKey, draft: str) -> dict[str, Any]:
     return {"type": key.type, "id": key.id, "draft": draft}
 
 
-def _states(actor: StoredActor) -> list[NamedValue]:
-    return [NamedValue(actor.key.id, name, data) for name, data in sorted(actor.states.items())]
-
-
-def _kept(actor: StoredActor) -> list[NamedValue]:
-    if actor.base is None:
-        return []
-    return [NamedValue(actor.key.id, name, kept.data) for name, kept in sorted(actor.base.states.items())]
+def _values(wholes: Sequence[Whole], lineage: Lineage) -> Operation[Values]:
+    """Return all that is stored of actors beside their rows."""
+    values = Values([], [], [], [], [])
+    for actor, entries, previous in wholes:
+        key = actor.key
+        values.states.extend(NamedValue(key.id, *state) for state in sorted(actor.states.items()))
+        if actor.base is not None:
+            values.kept.extend(NamedValue(key.id, name, kept.data) for name, kept in sorted(actor.base.states.items()))
+        if previous is not None:
+            stamp = yield from lineage.columns(key.type, previous.stamp)
+            columns = stamp["lineage"], stamp["written_by"], stamp["migrated_at"]
+            values.previous.extend(PreviousValue(key.id, *state, *columns) for state in sorted(previous.states.items()))
+        if actor.failure is not None:
+            values.failures.append(FailureValue(key.id, **write_failure(actor.failure)))
+        values.entries.extend((yield from _entry_values(key, entries, lineage)))
+    return values
 
 
 def _entry_values(key: ActorKey, entries: Sequence[CopiedEntry], lineage: Lineage) -> Operation[list[EntryValue]]:

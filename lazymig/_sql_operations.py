@@ -80,11 +80,13 @@ class Found(NamedTuple):
             and digest of its base.
         states: Names and values.
         kept: Names and values of its base.
+        failure: Of the record of a migration that failed, ``failed_at``, ``retry_at`` and ``record``, if there is one.
     """
 
     actor: Sequence[Any]
     states: Rows
     kept: Rows = []  # noqa: RUF012  (never changed)
+    failure: Rows = []  # noqa: RUF012  (likewise)
 
 
 class Claimed(NamedTuple):
@@ -155,7 +157,8 @@ class Dealing(Protocol):
 
         Args:
             of: Actor, fence and stamp; ``revision`` before; ``epoch``; ``keep``, whether the lock is kept;
-                ``puts_nothing``, whether there may be nothing left of the actor, and so no stamp and no mark.
+                ``puts_nothing``, whether there may be nothing left of the actor, and so no stamp, mark, record of a
+                failure, or anything kept; ``clears_failure`` and ``keeps_previous``, see `Commit`.
             writes: Name to value; None removes the state.
         """
         ...
@@ -245,6 +248,7 @@ class Dialect:
     find_lineage: str
     add_lineage: str
     lineage: str
+    previous: str
     dealing: Dealing
     sweeping: SweepDialect
     end: str | bytes = END

@@ -15,7 +15,9 @@ from lazymig._rulings import (
     SAMPLE,
     AskActors,
     AskBases,
+    AskConverting,
     AskEntries,
+    AskFailing,
     AskSeen,
     AskType,
     Based,
@@ -61,6 +63,8 @@ class RulingDialect:
         statuses: Of all nodes.
         sets: The lineages that stored actors have.
         bases: Base's lineage, lineage and writer, of actors with a base.
+        of_failures: The records of a type.
+        of_failing: Those of actors with some lineages.
         stragglers: Returns the statements that ask for the first ids of actors with some lineages, each in order.
         numbers: Turns numbers into a parameter.
         lock_policies: Wait for all commits under way, and let others wait; none where there are no others.
@@ -78,6 +82,8 @@ class RulingDialect:
     of_entries: Counting
     of_entries_below: Counting
     of_converting: Counting
+    of_failures: Counting
+    of_failing: Counting
     put_policy: str
     put_release: str
     entry_census: str
@@ -147,8 +153,7 @@ class SqlRulings:
             return (yield from self._bases(question))
         if isinstance(question, AskEntries):
             return (yield from self._entries(question))
-        of = {"type": question.actor_type, "version": question.version}
-        return (yield from self._counted(self._sql.of_converting, of))
+        return (yield from self._marked(question))
 
     def _seen(self, actor_type: str) -> Operation[Seen]:
         of = {"type": actor_type}
@@ -225,6 +230,18 @@ class SqlRulings:
         wanted_of = {**of, "lineages": self._sql.numbers(wanted), "below": question.below}
         return (yield from self._counted(counting, wanted_of))
 
+    def _marked(self, question: AskConverting | AskFailing) -> Operation[Counted]:
+        of = {"type": question.actor_type}
+        if isinstance(question, AskConverting):
+            return (yield from self._counted(self._sql.of_converting, of | {"version": question.version}))
+        if question.sets is None:
+            return (yield from self._counted(self._sql.of_failures, of))
+        (lineages,) = yield trip((self._sql.lineages, of))
+        wanted = [*_Names(question.actor_type, lineages).of(question.sets), *[UNSTAMPED] * (None in question.sets)]
+        if not wanted:
+            return NOBODY
+        return (yield from self._counted(self._sql.of_failing, of | {"lineages": self._sql.numbers(wanted)}))
+
     def _counted(self, counting: Counting, of: Mapping[str, Any]) -> Operation[Counted]:
         (((total,),),) = yield trip((counting.total, of))
         if not total:
@@ -253,5 +270,5 @@ class _Names:
         """Return the set of a stamp, None for the one of none."""
         return None if number == UNSTAMPED else self.get(number)
 
-    def of(self, sets: frozenset[AppliedSet]) -> list[int]:
+    def of(self, sets: frozenset[AppliedSet] | frozenset[AppliedSet | None]) -> list[int]:
         return [number for number, applied in self._sets.items() if applied in sets]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lazymig import _sqlite_previous_sql as previous_sql
 from lazymig._sql_copies import CopyDialect
 from lazymig._sql_operations import Batch, trip
 from lazymig._sqlite_backup import back_up
@@ -16,22 +17,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from lazymig._sql_copies import EntryValue, NamedValue
+    from lazymig._sql_copies import Values
     from lazymig._sql_operations import Found, Operation, Rows
 
 _TAKE = """
     INSERT INTO actor (
         type, id, revision, version, lineage, written_by, migrated_at, converting, oldest,
-        base_lineage, base_revision, base_digest
+        base_lineage, base_revision, base_digest, failing
     ) VALUES (
         :type, :id, :revision, :version, :lineage, :written_by, :migrated_at, :converting, :oldest,
-        :base_lineage, :base_revision, :base_digest
+        :base_lineage, :base_revision, :base_digest, :failing
     )
     ON CONFLICT (type, id) DO UPDATE SET
         revision = excluded.revision, version = excluded.version, lineage = excluded.lineage,
         written_by = excluded.written_by, migrated_at = excluded.migrated_at,
         converting = excluded.converting, oldest = excluded.oldest, base_lineage = excluded.base_lineage,
-        base_revision = excluded.base_revision, base_digest = excluded.base_digest, owner = NULL, number = 0
+        base_revision = excluded.base_revision, base_digest = excluded.base_digest,
+        failing = excluded.failing, owner = NULL, number = 0
     WHERE actor.revision < max(excluded.revision, :below) AND (
         actor.owner IS NULL
         OR EXISTS (SELECT 1 FROM draft WHERE draft.type = actor.type AND draft.id = actor.id)
@@ -46,15 +48,23 @@ _TAKE = """
 
 _CLEAR = tuple(
     f"DELETE FROM {table} WHERE type = :type AND id = :id"  # noqa: S608  (a constant is put in, no value)
-    for table in ("state", "base", "entry", "draft")
+    for table in ("state", "base", "previous", "failure", "entry", "draft")
 )
 
-_PUT_STATE = "INSERT INTO state (type, id, name, value) VALUES (?1, ?2, ?3, ?4)"
-_PUT_KEPT = "INSERT INTO base (type, id, name, value) VALUES (?1, ?2, ?3, ?4)"
-_PUT_ENTRY = """
+_FILL = (
+    "INSERT INTO state (type, id, name, value) VALUES (?1, ?2, ?3, ?4)",
+    "INSERT INTO base (type, id, name, value) VALUES (?1, ?2, ?3, ?4)",
+    """
+    INSERT INTO previous (type, id, name, value, lineage, written_by, migrated_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    """,
+    "INSERT INTO failure (type, id, failed_at, retry_at, record) VALUES (?1, ?2, ?3, ?4, ?5)",
+    """
     INSERT INTO entry (type, id, name, key, value, lineage) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
     ON CONFLICT (type, id, name, key) DO UPDATE SET value = excluded.value, lineage = excluded.lineage
-"""
+    """,
+)
+"""In order of `Values`."""
 
 _ENTRIES = "SELECT name, key, value, lineage FROM entry WHERE type = :type AND id = :id ORDER BY name, key"
 
@@ -62,15 +72,15 @@ _ENTRIES = "SELECT name, key, value, lineage FROM entry WHERE type = :type AND i
 class SQLiteCopyDealing:
     """See `lazymig._sql_copies.CopyDealing`."""
 
-    def read(self, actor_type: str, ids: Sequence[str]) -> Operation[list[tuple[Any, Found, Rows]]]:
+    def read(self, actor_type: str, ids: Sequence[str]) -> Operation[list[tuple[Any, Found, Rows, Rows]]]:
         """See `CopyDealing.read`: a transaction is one snapshot."""
         found = []
         for actor_id in ids:
             of = {"type": actor_type, "id": actor_id}
             actor = yield from DIALECT.dealing.read(of)
             if actor is not None:
-                (entries,) = yield trip((_ENTRIES, of))
-                found.append((actor_id, actor, entries))
+                entries, previous = yield trip((_ENTRIES, of), (previous_sql.READ, of))
+                found.append((actor_id, actor, entries, previous))
         return found
 
     def take(self, of: Mapping[str, Any], actors: Sequence[Mapping[str, Any]]) -> Operation[set[str]]:
@@ -82,17 +92,11 @@ class SQLiteCopyDealing:
         """See `CopyDealing.clear`."""
         yield trip(*((clear, {"type": actor_type, "id": actor_id}) for actor_id in ids for clear in _CLEAR))
 
-    def fill(
-        self,
-        actor_type: str,
-        states: Sequence[NamedValue],
-        kept: Sequence[NamedValue],
-        entries: Sequence[EntryValue],
-    ) -> Operation[None]:
+    def fill(self, actor_type: str, values: Values) -> Operation[None]:
         """See `CopyDealing.fill`."""
-        for statement, values in ((_PUT_STATE, states), (_PUT_KEPT, kept), (_PUT_ENTRY, entries)):
-            if values:
-                yield Batch(((statement, {}),), rows=[(actor_type, *value) for value in values])
+        for statement, rows in zip(_FILL, values.tables, strict=True):
+            if rows:
+                yield Batch(((statement, {}),), rows=[(actor_type, *row) for row in rows])
 
 
 def copy_dialect(path: Path) -> CopyDialect:
@@ -110,6 +114,9 @@ _STATEMENTS: Mapping[str, str] = {
             COALESCE((
                 SELECT sum({VALUE_BYTES} + length(value)) FROM state
                 WHERE state.type = actor.type AND state.id = actor.id
+            ), 0) + COALESCE((
+                SELECT sum({VALUE_BYTES} + length(value)) FROM previous
+                WHERE previous.type = actor.type AND previous.id = actor.id
             ), 0) + COALESCE((
                 SELECT sum({VALUE_BYTES} + COALESCE(length(value), 0)) FROM base
                 WHERE base.type = actor.type AND base.id = actor.id

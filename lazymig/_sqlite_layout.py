@@ -18,6 +18,7 @@ LAYOUTS = (
         owner TEXT, number INTEGER NOT NULL DEFAULT 0,
         converting INTEGER NOT NULL DEFAULT 0, oldest INTEGER,
         base_lineage INTEGER, base_revision INTEGER, base_digest INTEGER,
+        failing INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (type, id)
     ) WITHOUT ROWID;
     CREATE INDEX actor_lineage ON actor (type, lineage);
@@ -34,6 +35,11 @@ LAYOUTS = (
         value BLOB,
         PRIMARY KEY (type, id, name)
     );
+    CREATE TABLE previous (
+        type TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL,
+        value BLOB NOT NULL, lineage INTEGER, written_by INTEGER, migrated_at INTEGER,
+        PRIMARY KEY (type, id, name)
+    );
     CREATE TABLE entry (
         type TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL,
         value BLOB NOT NULL, lineage INTEGER NOT NULL,
@@ -41,6 +47,11 @@ LAYOUTS = (
     ) WITHOUT ROWID;
     CREATE TABLE draft (
         type TEXT NOT NULL, id TEXT NOT NULL, draft TEXT NOT NULL,
+        PRIMARY KEY (type, id)
+    ) WITHOUT ROWID;
+    CREATE TABLE failure (
+        type TEXT NOT NULL, id TEXT NOT NULL,
+        failed_at INTEGER NOT NULL, retry_at INTEGER NOT NULL, record TEXT NOT NULL,
         PRIMARY KEY (type, id)
     ) WITHOUT ROWID;
     CREATE TABLE lineage (

@@ -94,6 +94,8 @@ RULING_DIALECT = RulingDialect(
     of_entries=Counting.of("actor", _OF_ENTRIES),
     of_entries_below=Counting.of("actor", f"{_OF_ENTRIES} AND oldest < :below"),
     of_converting=Counting.of("actor", "type = :type AND converting <> 0 AND converting >= :version"),
+    of_failures=Counting.of("failure", "type = :type"),
+    of_failing=Counting.of("failure JOIN actor USING (type, id)", f"type = :type AND lineage IN {_LINEAGES}"),
     put_policy="""
         INSERT INTO policy (type, version, epoch) VALUES (:type, :version, 1)
         ON CONFLICT (type) DO UPDATE SET version = excluded.version, epoch = epoch + 1

@@ -6,6 +6,7 @@ from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from lazymig import _sqlite_previous_sql as previous_sql
 from lazymig._rows import read_key
 from lazymig._sql_operations import BRIEF_BYTES, Batch, Claimed, Dialect, Found, OtherEpoch, last, trip
 from lazymig._sqlite_sweeping_sql import POLICY, SWEEP_DIALECT
@@ -26,7 +27,7 @@ _CLAIMED = """
             EXISTS (SELECT 1 FROM entry WHERE type = :type AND id = :id)
             OR EXISTS (SELECT 1 FROM base WHERE type = :type AND id = :id)
         ) THEN 0 ELSE oldest END,
-        base_lineage, base_revision, base_digest, (SELECT epoch FROM policy WHERE type = :type),
+        base_lineage, base_revision, base_digest, failing, (SELECT epoch FROM policy WHERE type = :type),
         COALESCE((SELECT sum(length(value)) FROM state WHERE type = :type AND id = :id), 0) + CASE
             WHEN base_lineage IS NULL THEN 0
             ELSE COALESCE((SELECT sum(length(value)) FROM base WHERE type = :type AND id = :id), 0)
@@ -57,9 +58,11 @@ _STATES = "SELECT name, value FROM state WHERE type = :type AND id = :id"
 
 _KEPT = "SELECT name, value FROM base WHERE type = :type AND id = :id"
 
+_FAILURE = "SELECT failed_at, retry_at, record FROM failure WHERE type = :type AND id = :id"
+
 _READ = """
     SELECT revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-        lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest,
+        lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest, failing,
         state.name, state.value
     FROM actor LEFT JOIN node ON node.incarnation = actor.owner
     LEFT JOIN state ON state.type = actor.type AND state.id = actor.id
@@ -68,7 +71,7 @@ _READ = """
 
 _SCAN = """
     SELECT page.id, revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
-        lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest,
+        lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest, failing,
         state.name, state.value
     FROM (
         SELECT * FROM actor WHERE type = :type AND id > :after AND (
@@ -82,8 +85,8 @@ _SCAN = """
     ORDER BY page.id
 """
 
-_BASE_AT, _STATE_AT = 8, 11
-"""Where the base's lineage is in what `_READ` returns, and where a state's name and value begin."""
+_BASE_AT, _FAILING_AT, _STATE_AT = 8, 11, 12
+"""Where the base's lineage is in what `_READ` returns, whether there is a failure, where a state's columns begin."""
 
 _NO_STATE = (None, None)
 
@@ -103,13 +106,18 @@ _COMMIT_AS_BEFORE = _COMMIT.replace("version = :version, lineage = :lineage, wri
 )
 """Where the stamp's sets stay: naming a column in SET costs an entry of each index that has it, changed or not."""
 
+_DROP_FAILURE = "DELETE FROM failure WHERE type = :type AND id = :id"
+
 _BLANK = """
-    UPDATE actor SET version = NULL, lineage = NULL, written_by = NULL, migrated_at = NULL, converting = 0
+    UPDATE actor SET version = NULL, lineage = NULL, written_by = NULL, migrated_at = NULL, converting = 0, failing = 0
     WHERE type = :type AND id = :id AND base_lineage IS NULL
     AND NOT EXISTS (SELECT 1 FROM state WHERE type = :type AND id = :id)
     AND NOT EXISTS (SELECT 1 FROM entry WHERE type = :type AND id = :id)
+    RETURNING revision
 """
 """Where nothing is left of an actor but its revision."""
+
+_CLEAR_FAILURE = "UPDATE actor SET failing = 0 WHERE type = :type AND id = :id"
 
 _PUT_STATE = """
     INSERT INTO state (type, id, name, value) VALUES (:type, :id, :name, :value)
@@ -189,17 +197,20 @@ class SQLiteDealing:
         if not rows:
             (rows,) = yield trip((_CLAIM_NEW, of))
         if rows:
-            revision, *stamp, epoch, size = rows[0]
+            revision, *stamp, failing, epoch, size = rows[0]
             actor = (revision, of["node"], of["number"], *stamp)
-            reads = [(_STATES, of), *_more(of, epoch, stamp[_BASE_AT - 3])]
+            base = stamp[_BASE_AT - 3]
+            reads = [(_STATES, of), *_more(of, epoch, base, failing)]
             states, *more = yield Batch(reads, is_last=True, is_large=size > BRIEF_BYTES)
             policy = None if epoch is None else more.pop(0)[0]
-            return Claimed(of["node"], Found(actor, states, *more), policy)
+            kept = [] if base is None else more.pop(0)
+            return Claimed(of["node"], Found(actor, states, kept, *more), policy)
         (rows,) = yield last((_HOLDER, of))
         return Claimed(rows[0][0]) if rows else None
 
     def commit(self, of: Mapping[str, Any], writes: Mapping[str, bytes | None]) -> Operation[Committed]:
         """See `Dealing.commit`."""
+        before = yield from previous_sql.stamp(of)
         may_be_as_before = of["revision"] and not of["has_new_sets"]
         (rows,) = (yield trip((_COMMIT_AS_BEFORE, of))) if may_be_as_before else [[]]
         if not rows:
@@ -208,14 +219,16 @@ class SQLiteDealing:
             (rows,) = yield trip((POLICY, of))
             version, epoch = rows[0] if rows else (None, None)
             return None if (epoch or 0) == of["epoch"] else OtherEpoch(version, epoch)
+        yield from previous_sql.keep(of, before)
         actor = {"type": of["type"], "id": of["id"]}
         for name, data in sorted(writes.items()):
             if data is None:
                 yield trip((_REMOVE_STATE, actor | {"name": name}))
             else:
                 yield trip((_PUT_STATE, actor | {"name": name, "value": data}))
-        if blank := _blank(of):
-            yield trip(*blank)
+        yield from _blank(of)
+        if of["clears_failure"]:
+            yield trip((_CLEAR_FAILURE, of), (_DROP_FAILURE, of))
         return int(rows[0][0])
 
     def commit_entries(
@@ -234,7 +247,8 @@ class SQLiteDealing:
             yield Batch(((_PUT_ENTRY, {}),), rows=rest)
         if removed := [(*actor, name, key) for name, key, data, _ in entries if data is None]:
             yield Batch(((_REMOVE_ENTRY, {}),), rows=removed)
-        yield trip((_MARK, of), *_blank(of))
+        yield trip((_MARK, of))
+        yield from _blank(of)
         return revision
 
     def commit_base(
@@ -257,7 +271,8 @@ class SQLiteDealing:
         dropped = [(_DROP, actor | {"name": name}) for name in base.dropped]
         kept = [(_KEEP, actor | {"name": name, "value": data}) for name, data in base.kept.items()]
         changes = [(_DROP_ALL, actor)] if base.columns["base_lineage"] is None else [*dropped, *kept]
-        yield trip((_SET_BASE, of), *changes, *_blank(of))
+        yield trip((_SET_BASE, of), *changes)
+        yield from _blank(of)
         return revision
 
     def read(self, of: Mapping[str, Any]) -> Operation[Found | None]:
@@ -276,10 +291,11 @@ class SQLiteDealing:
         return found
 
     def _found(self, of: Mapping[str, Any], rows: Rows) -> Operation[Found]:
-        actor = rows[0][:_STATE_AT]
+        actor = rows[0][:_FAILING_AT]
         states = [row[_STATE_AT:] for row in rows if row[_STATE_AT:] != _NO_STATE]
         kept = [] if actor[_BASE_AT] is None else (yield trip((_KEPT, of)))[0]
-        return Found(actor, states, kept)
+        failure = (yield trip((_FAILURE, of)))[0] if rows[0][_FAILING_AT] else []
+        return Found(actor, states, kept, failure)
 
     def entries(
         self, of: Mapping[str, Any], limit: int, max_bytes: int, *, is_reverse: bool
@@ -298,14 +314,17 @@ class SQLiteDealing:
                 yield trip((_FORGET_UNSTORED, lock))
 
 
-def _blank(of: Mapping[str, Any]) -> list[Statement]:
-    return [(_BLANK, of)] if of["puts_nothing"] else []
+def _blank(of: Mapping[str, Any]) -> Operation[None]:
+    (rows,) = (yield trip((_BLANK, of))) if of["puts_nothing"] else [[]]
+    if rows:
+        yield trip((previous_sql.DROP, of), (_DROP_FAILURE, of))
 
 
-def _more(of: Mapping[str, Any], epoch: Any, base: Any) -> list[Statement]:
-    """Return what is read of an actor that few have: a write policy, a base."""
+def _more(of: Mapping[str, Any], epoch: Any, base: Any, failing: Any) -> list[Statement]:
+    """Return what is read of an actor that few have: a write policy, a base, a failure."""
     policy = [] if epoch is None else [(POLICY, of)]
-    return policy if base is None else [*policy, (_KEPT, of)]
+    kept = [] if base is None else [(_KEPT, of)]
+    return [*policy, *kept, (_FAILURE, of)] if failing else [*policy, *kept]
 
 
 DIALECT = Dialect(
@@ -359,4 +378,5 @@ DIALECT = Dialect(
     find_lineage="SELECT id FROM lineage WHERE type = :type AND applied = :applied",
     add_lineage="INSERT INTO lineage (type, applied) VALUES (:type, :applied) ON CONFLICT DO NOTHING",
     lineage="SELECT type, applied FROM lineage WHERE id = :lineage",
+    previous=previous_sql.READ,
 )

@@ -23,7 +23,7 @@ _CLAIM = """
     UPDATE actor SET owner = :node, number = :number WHERE type = :type AND id IN (
         SELECT id FROM actor AS plain INDEXED BY actor_lineage
         WHERE type = :type AND lineage = :lineage AND id > :after AND owner IS NULL
-        AND base_lineage IS NULL AND oldest IS NULL AND converting = 0 AND revision > 0
+        AND base_lineage IS NULL AND failing = 0 AND oldest IS NULL AND converting = 0 AND revision > 0
         AND EXISTS (
             SELECT 1 FROM state
             WHERE state.type = plain.type AND state.id = plain.id AND name = :state AND typeof(value) = 'blob'

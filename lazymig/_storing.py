@@ -4,6 +4,8 @@ Rules:
 
 1. What is stored was shaped for the write policy whose epoch the commit carries; for another one it is shaped anew.
 2. The activation's states stay as they are, whatever shape they are stored in.
+3. What is kept from before a major version belongs to an actor that has been above it ever since: a commit that brings
+   the actor down again drops it, so that whoever restores it never loses what was stored in between.
 """
 
 from __future__ import annotations
@@ -116,7 +118,10 @@ async def commit_once(  # noqa: PLR0913  (named, all but four)
     if entries and holding.limit is not None:
         entries = await holding.activation.lowered_entries(entries, holding.limit)
     marks = _marks(holding, lease, shape.stamp, entries, oldest)
-    if not await lease.commit(writes, shape.stamp, release=release, entries=entries, marks=marks, base=base):
+    keeps = _keeps_previous(holding, lease, shape.stamp)
+    if not await lease.commit(
+        writes, shape.stamp, release=release, entries=entries, marks=marks, base=base, keeps_previous=keeps
+    ):
         holding.expect_nothing()
         raise PolicyChangedError
     holding.settle()
@@ -219,6 +224,19 @@ def _marks(
     oldest = lowest(lease.marks.oldest if oldest is None else oldest, entries)
     marks = Marks(0 if is_over else converting, oldest)
     return None if marks == lease.marks and not entries else marks
+
+
+def _keeps_previous(holding: Holding, lease: Lease, stamp: Stamp | None) -> bool | None:
+    """Tell what becomes of what the actor was before a major version, see `Commit.keeps_previous`.
+
+    An actor without migration-info is at the version that its suite infers, or at 0.0.0.
+    """
+    if stamp is None or not lease.revision:
+        return None
+    before, after = holding.found().applied.highest, stamp.applied.highest
+    if is_newer_major(after, before):
+        return True if holding.type.keeps_previous else None
+    return False if is_newer_major(before, after) else None
 
 
 def _mark(holding: Holding, lease: Lease, entries: Staged | None) -> int:

@@ -12,9 +12,11 @@ from lazymig.errors import (
     LeaseLostError,
     MigrationFailedError,
     NoEntryError,
+    QuarantinedError,
 )
 from lazymig.hooks import (
     Activated,
+    ActorQuarantined,
     DriftRepaired,
     DriftSeen,
     EntriesConverted,
@@ -26,13 +28,14 @@ from lazymig.hooks import (
 
 if TYPE_CHECKING:
     from lazymig._plan import Plan
+    from lazymig._quarantine import Failure
     from lazymig._records import ActorKey, Stamp
     from lazymig.errors import ActivationError
     from lazymig.hooks import Hook
     from lazymig.suite import ActorType
 
-_UNTOLD = (LeaseLostError, ActivationClosedError, ActivationInProgressError, NoEntryError)
-"""Errors that say nothing about the stored state."""
+_UNTOLD = (LeaseLostError, ActivationClosedError, ActivationInProgressError, NoEntryError, QuarantinedError)
+"""Errors that say nothing about the stored state, or nothing that was not told."""
 
 
 class Telling:
@@ -68,6 +71,15 @@ class Telling:
         else:
             stored = getattr(error, "stored", None)
             event = StateRefused(self._node, self._key, type(error).__name__, stored, self._type.supported)
+            tell(self._hooks, event)
+
+    def quarantined(self, failure: Failure, error: MigrationFailedError) -> None:
+        """Tell that a migration that failed was recorded."""
+        if self._hooks:
+            kind = type(error.__cause__ or error).__name__
+            event = ActorQuarantined(
+                self._node, self._key, error.version, failure.name, kind, failure.attempts, failure.retry_at
+            )
             tell(self._hooks, event)
 
     def activated(self, stamp: Stamp | None, migrations: int) -> None:

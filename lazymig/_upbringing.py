@@ -10,15 +10,17 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazymig import _storing, _upgrade
-from lazymig._eager import Conversions
+from lazymig import _storing, _upgrade, _version
+from lazymig._eager import Conversions, is_cancelled
 from lazymig._holding import PolicyChangedError, values_of
 from lazymig._inspection import decode_state
+from lazymig._quarantine import failed
 from lazymig._running import RUNNING, Running
 from lazymig._tables import Tables
-from lazymig.errors import ActivationError
+from lazymig.errors import ActivationError, LeaseLostError, MigrationFailedError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,9 +30,12 @@ if TYPE_CHECKING:
     from lazymig._migrations import Migration
     from lazymig._plan import Plan
     from lazymig._running import Staged
+    from lazymig._slots import Slots
     from lazymig._telling import Telling
     from lazymig.activation import Activation
     from lazymig.state import State
+
+_log = logging.getLogger("lazymig.actor")
 
 
 class _Made(NamedTuple):
@@ -64,6 +69,7 @@ class Upbringing:
         plan: What is to be done.
         eager: Tables whose entries are converted first, to which version, packed.
         telling: Told of it.
+        slots: Of the node, one of which is held while something runs; None: as many as come.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917  (the activation's parts)
@@ -75,6 +81,7 @@ class Upbringing:
         plan: Plan,
         eager: Mapping[str, int],
         telling: Telling,
+        slots: Slots | None,
     ) -> None:
         self._activation = activation
         self._holding = holding
@@ -83,12 +90,52 @@ class Upbringing:
         self._plan = plan
         self._eager = eager
         self._telling = telling
+        self._slots = slots if plan.runs or eager else None
+
+    @property
+    def may_take_long(self) -> bool:
+        """Whether it is known to have something async, or entries to convert, or to have to wait for a slot."""
+        return bool(self._eager) or self._plan.is_async or (self._slots is not None and self._slots.is_full)
 
     async def run(self) -> None:
         """Convert entries, run the plan on copies, commit what came out, and let the handles see it.
 
-        Anew, if the write policy was changed meanwhile: nothing was stored then but converted entries.
+        Anew, if the write policy was changed meanwhile: nothing was stored then but converted entries. What fails is
+        recorded, under the same lock.
         """
+        if self._slots is None:
+            await self._run_noting()
+            return
+        async with self._slots.one():
+            await self._lease.check()  # it may have been lost meanwhile
+            await self._run_noting()
+
+    async def _run_noting(self) -> None:
+        try:
+            await self._bring_up()
+        except MigrationFailedError as error:
+            if not is_cancelled():
+                await self._note_failure(error)
+            raise
+
+    async def _note_failure(self, error: MigrationFailedError) -> None:
+        holding, lease = self._holding, self._lease
+        version = _version.pack(error.version)
+        reason = error.reason
+        if error.entry is not None:
+            reason = f"entry {error.entry!r} of table {error.table!r}: {reason}"
+        checksum = holding.type.chain.checksum_of(version, holding.found().applied)
+        failure = failed(
+            lease.failure, version, error.name, reason, at=lease.time, node=lease.node_label, checksum=checksum
+        )
+        try:
+            await lease.note_failure(failure)
+        except (StoreError, LeaseLostError) as problem:  # what failed is told all the same
+            _log.warning("that a migration of %s failed could not be recorded: %s", holding.key, problem)
+        else:
+            self._telling.quarantined(failure, error)
+
+    async def _bring_up(self) -> None:
         holding = self._holding
         before = dict(holding.values)
         kept = [(state, state.kept()) for state in self._states.values() if state.is_loaded]
@@ -111,6 +158,7 @@ class Upbringing:
     async def _follow(self) -> None:
         holding, lease, plan = self._holding, self._lease, self._plan
         stamp = lease.stamp
+        lease.clears_failure = False  # not by what is converted first
         self._reset_states()
         try:
             conversions = Conversions(self._activation, holding, lease, self._eager, self._telling)
@@ -118,6 +166,7 @@ class Upbringing:
             made = await self._run()
             if made.is_migrated or conversions.has_run:
                 holding.migrated_at = lease.now
+            holding.note_up()
             if not made.is_kept_by_nothing or conversions.has_run:
                 await _storing.commit_once(
                     holding, lease, made.writes, made.entries, plan=plan, projected=made.projected, oldest=oldest

@@ -11,7 +11,8 @@ Rules:
 5. What reads or writes the stored states takes turns within an activation: a task beside another one sees its commit
    entirely or not at all.
 6. An actor that failed to come up has not activated, even if its own code swallowed the error.
-7. Migrations that may take long run in a task of their own, see `lazymig._migrating`; the others make none.
+7. Migrations that may take long, or wait for a slot, run in a task of their own, see `lazymig._migrating`; the others
+   make none.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from lazymig._lowering import Lowering, lowered_entries
 from lazymig._records import MAX_NAME_BYTES, check_text
 from lazymig._running import running_in
 from lazymig._settling import Settling
+from lazymig._slots import give_way
 from lazymig._tables import Tables
 from lazymig._telling import SILENT, Telling
 from lazymig._upbringing import Upbringing
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from lazymig._plan import Plan
     from lazymig._records import ActorKey
     from lazymig._running import Staged
+    from lazymig._slots import Slots
     from lazymig.hooks import Hook
     from lazymig.suite import ActorType
 
@@ -63,8 +66,8 @@ class Activation:
     """
 
     __slots__ = (
-        "_activation_seconds", "_context", "_holding", "_is_block", "_lowering", "_states", "_tables", "_telling",
-        "failure", "key",
+        "_activation_seconds", "_context", "_holding", "_is_block", "_lowering", "_slots", "_states", "_tables",
+        "_telling", "failure", "key",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  (made by the node only)
@@ -78,11 +81,13 @@ class Activation:
         started: float = 0.0,
         is_block: bool = False,
         activation_seconds: float = DEFAULT_ACTIVATION_SECONDS,
+        slots: Slots | None = None,
     ) -> None:
         self.key = key
         self.failure: ActivationError | None = None
         self._holding = Holding(self, key, actor_type, lease, refusal)
         self._activation_seconds = activation_seconds
+        self._slots = slots
         self._is_block = is_block
         node = "" if lease is None else lease.fence.node
         self._telling = Telling(hooks, key, actor_type, node, started) if hooks else SILENT
@@ -361,15 +366,16 @@ class Activation:
         eager = holding.eager_tables()
         if plan.must_commit or eager:
             holding.check_writable()
-            work = Upbringing(self, holding, self._states, lease, plan, eager, self._telling)
-            if eager or plan.is_async:
-                await holding.migrate(work.run, self._activation_seconds)
-            else:
-                await work.run()
+            holding.check_quarantine(plan, eager)
+            work = Upbringing(self, holding, self._states, lease, plan, eager, self._telling, self._slots)
+            is_long = work.may_take_long
+            await give_way(holding.migrate(work.run, self._activation_seconds) if is_long else work.run())
         elif plan.takes_base:
             self._take(plan)
+            holding.note_up()
         else:
             holding.plan = plan
+            holding.note_up()
         self._telling.activated(lease.stamp, len(plan.steps))
 
     def _take(self, plan: Plan) -> None:

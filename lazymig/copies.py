@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lazymig._bases import WritePolicy
-    from lazymig._records import ActorKey, AppliedSet, StoredActor
+    from lazymig._records import ActorKey, AppliedSet, Previous, StoredActor
     from lazymig._rulings import Release
 
 VALUE_BYTES = 100
@@ -27,7 +27,8 @@ class Outline(NamedTuple):
     Attributes:
         id: The actor's.
         revision: The actor's.
-        size: Bytes of all its values together, base and entries included, and `VALUE_BYTES` for each.
+        size: Bytes of all its values together (states, base, entries, what is kept from before), and `VALUE_BYTES` for
+            each.
     """
 
     id: str
@@ -57,10 +58,12 @@ class Whole(NamedTuple):
     Attributes:
         actor: The actor.
         entries: Of all its tables, ordered by table and key.
+        previous: See `Store.previous`.
     """
 
     actor: StoredActor
     entries: Sequence[CopiedEntry] = ()
+    previous: Previous | None = None
 
 
 class TypeSettings(NamedTuple):
@@ -155,8 +158,12 @@ class Copies(Protocol):
         """
         ...
 
-    async def finish(self, actor: StoredActor, draft: str) -> Put:
+    async def finish(self, whole: Whole, draft: str) -> Put:
         """Make an actor of a draft: its entries become the actor's, all at once with what is given here.
+
+        Args:
+            whole: The actor, without entries.
+            draft: The draft.
 
         Returns:
             `Put.HELD` if there is no such draft any more; nothing was stored.

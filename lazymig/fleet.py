@@ -71,6 +71,7 @@ class Membership:
         node_id: The incarnation; drawn anew by `join`, "" while the node is not registered.
         clock: Seconds of the machine's monotonic clock.
         draw: Returns a name that nobody ever had.
+        label: As given.
         lease_seconds: As given.
         active: Returns how many actors are active.
         offers: What it can do.
@@ -80,7 +81,7 @@ class Membership:
 
     def __init__(self, store: Store, label: str, build: str | None, lease_seconds: float) -> None:
         self._store = store
-        self._label = label
+        self.label = label
         self._build = build
         self.lease_seconds = lease_seconds
         self._machine = _MACHINE.get()
@@ -115,7 +116,7 @@ class Membership:
         before = self.node_id or None
         node_id = self.draw()
         sent = self.clock()
-        record = NodeRecord(node_id, self._label, self._build, self.lease_seconds, self.offers)
+        record = NodeRecord(node_id, self.label, self._build, self.lease_seconds, self.offers)
         ruling = None if self.ruling is None else partial(self.ruling, record, datetime.now(UTC))
         self.changed = await self._store.register(record, replaces=before, ruling=ruling) or ()
         self.node_id = node_id

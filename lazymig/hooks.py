@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from semver import Version
 
     from lazymig._records import ActorKey
@@ -169,6 +171,28 @@ class MigrationFailed(ActorEvent):
     version: Version
     name: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActorQuarantined(ActorEvent):
+    """A migration that failed was recorded with the actor: until its next try activations fail at once.
+
+    Nothing is told of those: whoever calls gets `QuarantinedError`.
+
+    Attributes:
+        version: Version of the migration.
+        name: Name of its function.
+        error: Name of the exception's class.
+        attempts: How often it failed in a row.
+        retry_at: When it is tried again, by the store's clock, aware UTC.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    version: Version
+    name: str
+    error: str
+    attempts: int
+    retry_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from lazymig._bases import NO_POLICY, WritePolicy
 from lazymig._entries import Count, Page
 from lazymig._memory_copies import MemoryCopies
+from lazymig._memory_failures import MemoryFailures
 from lazymig._memory_post import MemoryPost, Registered
 from lazymig._memory_rows import Row, Table
 from lazymig._memory_rulings import MemoryRulings
 from lazymig._memory_sweeping import MemorySweeping
-from lazymig._records import NO_MARKS, ActorKey, Claim, Held, StoredActor
+from lazymig._records import ActorKey, Claim, Held, StoredActor
 from lazymig.errors import CorruptStateError, LeaseLostError, StoreClosedError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from lazymig._entries import Range
     from lazymig._fleet_records import NodeStatus
-    from lazymig._records import AppliedSet, Commit, Fence, NodeRecord
+    from lazymig._records import AppliedSet, Commit, Fence, NodeRecord, Previous
     from lazymig._rulings import Ruling
 
 
@@ -46,6 +47,7 @@ class MemoryStore:
         self.copies = MemoryCopies(self._check_open, self._rows, self._policies, self._rulings, self._holder)
         self.post = MemoryPost(self._check_open, clock, self._nodes, self._policies, self._holder)
         self.sweeping = MemorySweeping(self._check_open, self._rows, self._nodes, self._policies)
+        self.failures = MemoryFailures(self._check_open, self._rows, self._nodes)
 
     async def register(
         self, node: NodeRecord, *, replaces: str | None = None, ruling: Callable[[], Ruling] | None = None
@@ -148,6 +150,7 @@ class MemoryStore:
         is_valid = row is not None and row.fence == commit.fence and row.revision == commit.revision
         if row is None or not is_valid or commit.fence.node not in self._nodes:
             raise LeaseLostError(commit.key)
+        row.keep(commit.keeps_previous)
         row.revision += 1
         row.stamp = commit.stamp
         for name, data in commit.writes.items():
@@ -161,8 +164,7 @@ class MemoryStore:
             row.marks = commit.marks if row.has_entries else commit.marks._replace(oldest=None)
         if commit.base is not None:
             row.change_base(commit.base)
-        if row.is_blank:
-            row.stamp, row.marks = None, NO_MARKS
+        row.tidy(clears_failure=commit.clears_failure)
         if commit.release:
             row.fence = None
         return row.revision
@@ -183,6 +185,11 @@ class MemoryStore:
         self._check_open()
         row = self._rows.get(key)
         return None if row is None or row.revision == 0 else self._shown(key, row)
+
+    async def previous(self, key: ActorKey) -> Previous | None:
+        """See `Store.previous`."""
+        self._check_open()
+        return self._rows.get(key, Row()).previous
 
     async def entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> Page:
         """See `Store.entries`."""

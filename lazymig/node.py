@@ -29,6 +29,7 @@ from lazymig._inspection import inspect
 from lazymig._records import ActorKey
 from lazymig._releases import starting
 from lazymig._residents import Residents
+from lazymig._slots import Slots, give_way, has_slot
 from lazymig._turn import running_turn
 from lazymig._uncut import finish
 from lazymig.activation import DEFAULT_ACTIVATION_SECONDS
@@ -78,6 +79,8 @@ class Node:
         lease_seconds: How long after a heartbeat it counts as alive; then others may take its actors.
         activation_seconds: How long a call or a block waits for migrations of its actor, async functions and eager
             conversions of entries, before it gets `ActivationInProgressError`; they go on.
+        max_migrations: How many activations run migrations at once, so that a deploy is no storm; more wait for them,
+            in the order in which they came. None: as many as come.
         hand_over_seconds: How long a call that can't run here waits for a node that takes it, and a block for an
             actor that another node holds; 0 means not at all.
         idle_seconds: Actors unused for that long are deactivated; 0 means at once.
@@ -102,6 +105,7 @@ class Node:
         build: str | None = None,
         lease_seconds: float = 3.0,
         activation_seconds: float = DEFAULT_ACTIVATION_SECONDS,
+        max_migrations: int | None = None,
         hand_over_seconds: float = 10.0,
         idle_seconds: float = DEFAULT_IDLE_SECONDS,
         move_on_seconds: float = DEFAULT_MOVE_ON_SECONDS,
@@ -114,6 +118,8 @@ class Node:
             _options.check_positive(f"{name}_seconds", value)
         _options.check_store(store)
         _options.check_count("max_active", max_active)
+        if max_migrations is not None:
+            _options.check_count("max_migrations", max_migrations)
         _options.check_flag("drain_on_sigterm", drain_on_sigterm)
         for name, value in {
             "hand_over": hand_over_seconds, "idle": idle_seconds, "move_on": move_on_seconds, "grace": grace_seconds
@@ -132,6 +138,7 @@ class Node:
         self._residents = Residents(
             store, self._membership, self._hooks,
             label=self.label, idle_seconds=idle_seconds, max_active=max_active, activation_seconds=activation_seconds,
+            slots=None if max_migrations is None else Slots(max_migrations),
         )  # fmt: skip
         self._membership.active = lambda: self._residents.active
         self._view = FleetView(store)
@@ -273,7 +280,8 @@ class Node:
         self._check_running()
         key = ActorKey(name_of(actor_type), actor_id)
         self._calls.check_turn(key)
-        return await self._calls.call(key, action, list(args), kwargs)
+        calling = self._calls.call(key, action, list(args), kwargs)
+        return await (give_way(calling) if has_slot() else calling)
 
     async def drain(self) -> None:
         """Take no new actors, let running actions end, and give all actors up; calls on them travel from then on.

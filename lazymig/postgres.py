@@ -29,11 +29,13 @@ from lazymig._postgres_copy_sql import copy_dialect
 from lazymig._postgres_dealing import dialect
 from lazymig._postgres_driver import CONNECT_SECONDS, CONNECTING, PAUSES, Driver, hang_up, is_quiet
 from lazymig._postgres_errors import IN_THE_WAY, in_use, translate
+from lazymig._postgres_failure_sql import failure_dialect
 from lazymig._postgres_functions import FUNCTIONS
 from lazymig._postgres_post_sql import LISTEN, post_dialect
 from lazymig._postgres_ruling_sql import ruling_dialect
 from lazymig._postgres_sweeping_sql import FUNCTIONS as SWEEP_FUNCTIONS
 from lazymig._sql import SqlStore
+from lazymig._sql_failures import SqlFailures
 from lazymig._sql_operations import trip
 from lazymig._sql_post import SqlPost
 from lazymig.errors import (
@@ -258,13 +260,14 @@ async def open_postgres(
         async with await _connect(place) as connection:
             await _check_server(connection, place)
             await lay_out(connection, place, create=create)
-    driver = Driver(place.conninfo, place.name, place.schema, place.pool)
+    schema = place.schema
+    driver = Driver(place.conninfo, place.name, schema, place.pool)
     await driver.open()
     try:
         opened = PostgresConnection(driver, place, clock)
-        post = SqlPost(post_dialect(place.schema), opened)
-        dialects = dialect(place.schema), ruling_dialect(place.schema), copy_dialect(place.schema, place.name)
-        yield SqlStore(*dialects, opened, post)
+        dialects = dialect(schema), ruling_dialect(schema), copy_dialect(schema, place.name)
+        post, failures = SqlPost(post_dialect(schema), opened), SqlFailures(failure_dialect(schema), opened)
+        yield SqlStore(*dialects, opened, post, failures)
     finally:
         await driver.close()
 

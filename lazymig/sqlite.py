@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lazymig._presence import Presence
 from lazymig._sql import SqlStore
+from lazymig._sql_failures import SqlFailures
 from lazymig._sql_post import SqlPost
 from lazymig._sqlite_copy_sql import copy_dialect
 from lazymig._sqlite_drivers import (
@@ -40,6 +41,7 @@ from lazymig._sqlite_drivers import (
     steps,
 )
 from lazymig._sqlite_errors import UNSYNCED, translating, trying
+from lazymig._sqlite_failure_sql import FAILURE_DIALECT
 from lazymig._sqlite_groups import Groups
 from lazymig._sqlite_here import Here
 from lazymig._sqlite_layout import APPLICATION_ID, LAYOUTS
@@ -371,7 +373,8 @@ async def open_sqlite(
     try:
         with translating(name):
             await trying(partial(driver.call, partial(lay_out, name=name, create=create)))
-        yield SqlStore(DIALECT, RULING_DIALECT, copy_dialect(path), opened, SqlPost(POST_DIALECT, opened))
+        dialects = DIALECT, RULING_DIALECT, copy_dialect(path)
+        yield SqlStore(*dialects, opened, SqlPost(POST_DIALECT, opened), SqlFailures(FAILURE_DIALECT, opened))
     finally:
         await opened.close()
 

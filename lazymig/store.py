@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from lazymig._bases import WritePolicy
     from lazymig._entries import Count, Page, Range
     from lazymig._fleet_records import NodeStatus
-    from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
+    from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, Previous, StoredActor
     from lazymig._rulings import Ruling
     from lazymig.copies import Copies
+    from lazymig.failures import Failures
     from lazymig.post import Post
     from lazymig.sweeping import Sweeping
 
@@ -83,6 +84,11 @@ class Store(Protocol):
     @property
     def sweeping(self) -> Sweeping:
         """Many actors at once."""
+        ...
+
+    @property
+    def failures(self) -> Failures:
+        """The records of migrations that failed."""
         ...
 
     async def register(
@@ -159,8 +165,9 @@ class Store(Protocol):
     async def commit(self, commit: Commit) -> int | WritePolicy:
         """Store states, entries, base and stamp together, and release the lock if the commit says so.
 
-        Must leave neither stamp nor marks where no state, no entry and no base is left: such an actor is counted
-        nowhere until something is stored of it again. `read` and `scan` still return it, and its revision goes on.
+        Must leave neither stamp nor marks nor record of a failure where no state, no entry and no base is left, and
+        nothing that was kept by `Commit.keeps_previous`: such an actor is counted nowhere until something is stored of
+        it again. `read` and `scan` still return it, and its revision goes on.
 
         Returns:
             The new revision; or the type's write policy if its epoch is not the commit's: then nothing was stored, and
@@ -180,6 +187,14 @@ class Store(Protocol):
 
         Raises:
             CorruptStateError: The stamp can't be read.
+        """
+        ...
+
+    async def previous(self, key: ActorKey) -> Previous | None:
+        """Return what `Commit.keeps_previous` last kept of an actor, byte for byte; None if nothing is kept.
+
+        Raises:
+            CorruptStateError: It can't be read.
         """
         ...
 

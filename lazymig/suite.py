@@ -35,6 +35,7 @@ class ActorType(Generic[A_co]):
         actor_class: The class calls are made on, or None.
         state: Name of the main state, the one migrations are handed.
         write_version: What its actors are stored as at first, see `Suite.actor_type`; None without one.
+        keeps_previous: Whether what an actor was before a new major is kept, see `Suite.actor_type`.
     """
 
     def __init__(  # noqa: PLR0913  (the options of Suite.actor_type)
@@ -48,11 +49,13 @@ class ActorType(Generic[A_co]):
         infer_version: Callable[[Any], str | Version] | None,
         baseline: Version | None,
         write_version: Version | None,
+        keeps_previous: bool,
     ) -> None:
         self.name = name
         self.actor_class = actor_class
         self.state = state
         self.write_version = write_version
+        self.keeps_previous = keeps_previous
         self.chain = Chain(name, baseline)
         self._context = context
         self._context_factory = context_factory
@@ -219,6 +222,7 @@ class Suite:
         infer_version: Callable[[Any], str | Version] | None = ...,
         baseline: str | Version | None = ...,
         write_version: str | Version | None = ...,
+        keep_previous: bool = ...,
     ) -> ActorType[B]: ...
 
     @overload
@@ -233,6 +237,7 @@ class Suite:
         infer_version: Callable[[Any], str | Version] | None = ...,
         baseline: str | Version | None = ...,
         write_version: str | Version | None = ...,
+        keep_previous: bool = ...,
     ) -> ActorType[Any]: ...
 
     def actor_type(  # noqa: PLR0913  (the contract's options)
@@ -246,6 +251,7 @@ class Suite:
         infer_version: Callable[[Any], str | Version] | None = None,
         baseline: str | Version | None = None,
         write_version: str | Version | None = None,
+        keep_previous: bool = False,
     ) -> ActorType[Any]:
         """Add an actor type.
 
@@ -259,6 +265,9 @@ class Suite:
             baseline: Migrations up to it were retired; actors below it are refused.
             write_version: What the actors are stored as at first, so that an older release can read them. It counts
                 only for a store where no write version was ever set; from then on only an operator changes it.
+            keep_previous: Keep states and migration-info as they were before a commit that takes an actor to a higher
+                major version, until the next one does or the actor is brought down again, so that `rollout.restore` can
+                put them back. It doubles the data, and such a commit's work.
 
         Raises:
             DefinitionError: The name is taken or none, the class is no `Actor`, both contexts are given, the
@@ -283,6 +292,7 @@ class Suite:
             infer_version=infer_version,
             baseline=floor,
             write_version=None if write_version is None else _read_write_version(name, write_version),
+            keeps_previous=keep_previous,
         )
         self._actor_types[name] = made
         return made

@@ -1,7 +1,7 @@
 """The Sweeping Protocol: what an engine promises to who brings many idle actors up at once.
 
-An actor is *plain* if it has the state that is asked for, and no entry, base, or eager conversion under way: all that
-is to be known of it is its applied set, and that state. Others are claimed one by one.
+An actor is *plain* if it has the state that is asked for, and no entry, base, record of a failed migration, or eager
+conversion under way: all that is to be known of it is its applied set, and that state. Others are claimed one by one.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from lazymig import open_store, rollout
@@ -16,6 +17,9 @@ from suites.vehicles import vehicle
 if TYPE_CHECKING:
     from suites._demo_board import Board
     from suites._demo_crew import Site
+
+ROOT = Path(__file__).parent.parent
+"""Where the pyproject.toml is that names the suites."""
 
 
 class Office:
@@ -59,6 +63,7 @@ class Office:
         """
         done = subprocess.run(  # noqa: S603  (lazymig itself)
             [sys.executable, "-m", "lazymig.cli", *line.split()[1:]],
+            cwd=ROOT,
             env=os.environ | {"LAZYMIG_STORE": self._site.store},
             capture_output=True,
             check=False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lazymig._bases import NO_BASE, BaseWrite, Kept
 from lazymig._entries import Entry
+from lazymig._quarantine import Failure
 from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Marks, NodeRecord, Stamp
 from lazymig._version import pack, parse
 
@@ -22,11 +23,16 @@ ONE, TWO = (
     AppliedSet([pack(parse("2.0.0")), pack(parse("2.1.0"))], floor=pack(parse("1.0.0"))),
 )
 DAY = datetime(2026, 5, 4, 3, 2, 1, 123456, UTC)
+FAILURE = Failure(TWO.highest, "two", "ValueError: no", 3, DAY, DAY + timedelta(seconds=8), "web-1", 7)
 NAMES = ("car-{}", "é{}", "\uffff{}", "💥{}", "CAR {}", "'{}'")
 
 
 async def fill(store: Store, number: int, *, entries: int = 5) -> None:
-    """Store so many actors: imported, migrated, with entries, with a base, cleared, in the midst of a conversion."""
+    """Store so many actors of every kind.
+
+    Imported, migrated, with entries, with a base, cleared, in the midst of a conversion, with what is kept from before
+    a major version, with the record of a migration that failed.
+    """
     await store.register(NodeRecord(FILLER, FILLER, None, 1000.0))
     for at in range(number):
         key = ActorKey(TYPE, NAMES[at % 6].format(at))
@@ -55,6 +61,13 @@ async def fill(store: Store, number: int, *, entries: int = 5) -> None:
             gone: dict[tuple[str, str], Entry | None] = dict.fromkeys(put)
             cleared = Commit(key, Fence(FILLER, 1), 1, stamp, {"main": None, "é": None}, entries=gone, marks=Marks())
             await write(store, key, cleared._replace(base=NO_BASE))
+        elif at % 5 == 3:
+            later = Commit(key, Fence(FILLER, 1), 1, Stamp(TWO, TWO, DAY), {"main": b'"kept"'}, keeps_previous=True)
+            await write(store, key, later)
+        elif at % 5 == 4:
+            await store.claim(key, Fence(FILLER, 1))
+            await store.failures.note(key, Fence(FILLER, 1), FAILURE)
+            await store.release([(key, Fence(FILLER, 1))])
 
 
 async def fill_large(store: Store, key: ActorKey, entries: int = 50) -> None:

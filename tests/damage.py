@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lazymig import ActorKey, Node, Suite
 from lazymig._bases import BaseWrite, Kept
 from lazymig._entries import Entry, Range
+from lazymig._quarantine import failed
 from lazymig._records import Claim, Commit, Fence, Marks
 from lazymig.errors import ActivationError, CorruptStateError
 from lazymig.sqlite import open_sqlite
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from lazymig._quarantine import Failure
     from lazymig._records import StoredActor
     from lazymig.store import Store
 
@@ -34,11 +36,12 @@ DEFAULT = {"default": True}
 COLUMNS = {
     "actor": (
         *("type", "id", "revision", "version", "lineage", "written_by", "migrated_at", "owner", "number"),
-        *("converting", "oldest", "base_lineage", "base_revision", "base_digest"),
+        *("converting", "oldest", "base_lineage", "base_revision", "base_digest", "failing"),
     ),
     "state": ("type", "id", "name", "value"),
     "entry": ("type", "id", "name", "key", "value", "lineage"),
     "base": ("type", "id", "name", "value"),
+    "failure": ("type", "id", "failed_at", "retry_at", "record"),
     "lineage": ("id", "type", "applied"),
 }
 ORDERS = {
@@ -46,9 +49,11 @@ ORDERS = {
     "state": "type, rowid",
     "entry": "type, id, name, key",
     "base": "type, rowid",
+    "failure": "type, id",
     "lineage": "id",
 }
 TABLES = ("log", "other")
+FAILURE = failed(None, 1, "name", "error", at=datetime(2026, 5, 4, tzinfo=UTC), node="n", checksum=5)
 PLACES = tuple((table, column) for table, columns in COLUMNS.items() for column in columns)
 
 
@@ -118,6 +123,7 @@ class DamagedStore:
         applied = claim.actor.stamp.applied
         put = {(table, f"{table} {key.id}"): Entry(b'{"n":2}', applied) for table in TABLES}
         marks = Marks(oldest=applied.highest)
+        await store.failures.note(key, fence, FAILURE)
         revision, stamp = claim.actor.revision, claim.actor.stamp
         base = BaseWrite(applied, 7, is_current=True, states={"kept": Kept(b'{"n":3}')})
         await store.commit(Commit(key, fence, revision, stamp, {}, release=True, entries=put, marks=marks, base=base))
@@ -187,7 +193,7 @@ class DamagedStore:
 
     def _file(self) -> list[Any]:
         actors = [row[:14] + row[18:] for row in self._rows("actor")]  # all but the lock
-        return [actors, *map(self._rows, ("state", "entry", "base", "lineage"))]
+        return [actors, *map(self._rows, ("state", "entry", "base", "failure", "lineage"))]
 
     # --- the readers -------------------------------------------------------------------------------------------
 
@@ -204,7 +210,8 @@ class DamagedStore:
             if record is not REFUSED and record is not None:
                 to_json_line(record)
             await self._check_entries(key)
-        for read in (partial(self._store.scan, "Box"), partial(self._store.census, "Box"), self._store.types):
+        failures = partial(self._store.failures.page, "Box")
+        for read in (partial(self._store.scan, "Box"), partial(self._store.census, "Box"), self._store.types, failures):
             await self._value_or_corrupt(read)
         await self._check_export()
         assert self._file() == before, "reading changed the file"
@@ -238,10 +245,11 @@ class DamagedStore:
         if found is None:
             assert not actors, "an actor was taken for unknown"
             return
-        (_, _, revision, _, lineage, writer, migrated_at, _, _, *marks, base, of_base, digest) = actors[0]
+        (_, _, revision, _, lineage, writer, migrated_at, _, _, *marks, base, of_base, digest, _) = actors[0]
         assert found.revision == revision
         assert list(found.marks) == marks
         self._compare_base(key, found, (base, of_base, digest))
+        self._compare_failure(key, found.failure)
         assert {name.encode(): value for name, value in found.states.items()} == states
         if found.stamp is None:
             assert (lineage, writer, migrated_at) == (0, 0, None), "migration-info was taken for none"
@@ -266,6 +274,13 @@ class DamagedStore:
         names = [str(version) for version in found.base.applied.versions]
         assert (names, found.base.revision, found.base.digest) == (json.loads(texts[columns[0]]), *columns[1:])
         assert {name.encode(): kept.data for name, kept in found.base.states.items()} == rows
+
+    def _compare_failure(self, key: ActorKey, failure: Failure | None) -> None:
+        if failure is not None:
+            ((_, _, *columns),) = [row[::2] for row in self._rows_of("failure", key)]
+            times = [(time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) for time in failure[4:6]]
+            record = [*failure[:4], *failure[6:]]
+            assert [*times, record] == [*columns[:2], json.loads(columns[2])]
 
     async def _check_entries(self, key: ActorKey) -> None:
         """Each entry is read as it is, or its actor is named."""

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lazymig import errors
+from lazymig import errors, rollout
 from lazymig._records import ActorKey, Claim, Commit, Fence, NodeRecord
 from lazymig.codec import encode
 from lazymig.transfer import export_states, import_json_lines, import_states
@@ -32,6 +32,12 @@ async def legacy(w: World) -> None:
 async def recovered(w: World) -> None:
     """Let a node that has nothing of the others' use the actor, at once."""
     await w.add_once()
+
+
+async def retried(w: World) -> None:
+    """Do so after an operator has let it be tried."""
+    await rollout.retry(w.store, w.type)
+    await recovered(w)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +263,9 @@ async def by_failing_migration(w: World) -> None:
         for _ in range(2):
             with tried(w, errors.MigrationFailedError):
                 await w.add(node)
+            with tried(w, errors.MigrationFailedError, errors.QuarantinedError):  # the former if it wasn't recorded
+                await w.add(node)
+            assert await rollout.retry(w.store, w.type) == len([one async for one in rollout.quarantined(w.store)])
         async with w.block(node, FAILING) as hands:
             await hands.load()
             with tried(w, errors.MigrationFailedError):
@@ -386,7 +395,7 @@ SCENARIOS = [
     Scenario(with_consent, (4, 5, 6), up_to_date, recovered_with_consent),
     Scenario(on_unreadable_state, (1, 7), unreadable, still_unreadable),
     Scenario(on_unreadable_notes, (1, 7), unreadable_beside_main, still_unreadable_notes),
-    Scenario(by_failing_migration, (1,)),
+    Scenario(by_failing_migration, (1,), recover=retried),
     Scenario(by_handing_over, (3, 5, 8)),
     Scenario(by_taking_over, (3, 8)),
     Scenario(by_registering_anew, (3, 8)),

@@ -15,9 +15,11 @@ from psycopg.pq import TransactionStatus
 from lazymig import postgres as engine
 from lazymig._postgres_copy_sql import copy_dialect
 from lazymig._postgres_dealing import dialect
+from lazymig._postgres_failure_sql import failure_dialect
 from lazymig._postgres_post_sql import post_dialect
 from lazymig._postgres_ruling_sql import ruling_dialect
 from lazymig._sql import SqlStore
+from lazymig._sql_failures import SqlFailures
 from lazymig._sql_post import SqlPost
 from lazymig.memory import MemoryStore
 from lazymig.sqlite import lay_out, open_sqlite
@@ -166,7 +168,8 @@ class PostgresKeep:
             opened.poll_seconds = POLL_SECONDS
             post = SqlPost(post_dialect(self._schema), opened)
             dialects = dialect(self._schema), ruling_dialect(self._schema), copy_dialect(self._schema, self._schema)
-            yield SqlStore(*dialects, opened, post)
+            failures = SqlFailures(failure_dialect(self._schema), opened)
+            yield SqlStore(*dialects, opened, post, failures)
 
     def free_locks(self, store: Store) -> None:
         """There are none."""

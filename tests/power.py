@@ -20,11 +20,13 @@ import apsw
 
 from lazymig import Activation, Actor, Node, Suite, action
 from lazymig._sql import SqlStore
+from lazymig._sql_failures import SqlFailures
 from lazymig._sql_operations import last
 from lazymig._sql_post import SqlPost
 from lazymig._sqlite_copy_sql import copy_dialect
 from lazymig._sqlite_drivers import drive, steps
 from lazymig._sqlite_errors import translating
+from lazymig._sqlite_failure_sql import FAILURE_DIALECT
 from lazymig._sqlite_post_sql import POST_DIALECT
 from lazymig._sqlite_ruling_sql import RULING_DIALECT
 from lazymig._sqlite_sql import DIALECT
@@ -305,7 +307,10 @@ async def day_of_retries(connection: RecordedConnection, recording: Recording) -
 
 
 def store_on(connection: RecordedConnection) -> SqlStore:
-    return SqlStore(DIALECT, RULING_DIALECT, copy_dialect(Path()), connection, SqlPost(POST_DIALECT, connection))
+    failures = SqlFailures(FAILURE_DIALECT, connection)
+    return SqlStore(
+        DIALECT, RULING_DIALECT, copy_dialect(Path()), connection, SqlPost(POST_DIALECT, connection), failures
+    )
 
 
 def open_node(connection: RecordedConnection, upto: str | None = None) -> Node:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lazymig import Activation, Node, Suite, errors
+from lazymig import Activation, Node, Suite, errors, rollout
 from lazymig.testing import release
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ async def test_a_failed_chain_leaves_every_byte_and_unloads_every_handle(store: 
         for _ in range(2):
             with pytest.raises(errors.MigrationFailedError, match=r"3\.0\.0"):
                 await activation.state().migrate_and_load()
+            assert await rollout.retry(store, "Order") == 1
         for state in (activation.state(), activation.state("notes")):
             with pytest.raises(errors.NotLoadedError, match="migrate_and_load"):
                 _ = state.value

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lazymig import Activation, Node, errors, hooks
+from lazymig import Activation, Node, errors, hooks, rollout
 from tests.slow import KEY, SOON, Bench, insert, leave_in_progress, load, nothing_left, stored
 from tests.test_node import settle, until
 
@@ -141,6 +141,7 @@ async def test_a_failure_that_nobody_waits_for_is_told_and_the_next_call_tries_a
         assert await stored(store) == 1
         assert bench.told(hooks.MigrationFailed) == 1
         bench.does = lambda _state, _context: None
+        await rollout.retry(store, "Slow")
         assert await node.call("Slow", "a", "add") == 12
 
 
@@ -275,6 +276,7 @@ async def test_a_block_that_loads_again_gets_what_the_migration_failed_with_once
             bench.gate.set()
             await until(lambda: activation._holding.migrating is not None and activation._holding.migrating.task.done())
             bench.does = lambda _state, _context: None
+            await rollout.retry(store, "Slow")
             with pytest.raises(errors.MigrationFailedError, match="as asked"):
                 await activation.state().migrate_and_load()
             assert bench.log == ["begun"]

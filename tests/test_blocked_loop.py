@@ -90,11 +90,11 @@ async def test_failing_heartbeats_are_sent_again(store: Store) -> None:
     beats = threading.Semaphore(0)
 
     class Stuttering(FaultyStore):
-        failures = 2
+        left = 2
 
         def open_pulse(self) -> Any:
-            if self.failures:
-                self.failures -= 1
+            if self.left:
+                self.left -= 1
                 raise StoreUnavailableError("planted")
             beats.release()
             return super().open_pulse()

@@ -237,7 +237,7 @@ def test_inspect_tells_how_far_a_conversion_has_come(project: Project) -> None:
     assert (document["info"]["version"], document["converting"]) == ("1.0.0", "2.0.0")
     assert document["tables"] == {"log": {"entries": 4, "versions": {"1.0.0": 2, "2.0.0": 2}}}
     lines = project.run("inspect", "Book", "b-1").stdout.splitlines()
-    assert lines[7:9] == [
+    assert lines[12:14] == [
         "  converting to 2.0.0: 2 of 4 entries",
         "  table 'log'  4 entries: 2 at 1.0.0, 2 at 2.0.0",
     ]

@@ -151,7 +151,7 @@ def test_a_status_is_one_document(filled: Project) -> None:
         "gates": [],
         "next": {"command": "str", "text": "str"},
     }
-    assert document["next"]["command"] == "lazymig gate retire Vehicle 1.0.0"
+    assert document["next"]["command"] == "lazymig sweep Vehicle"
     assert (document["phase"], document["phase_text"]) == (3, "writes flipped")
 
 

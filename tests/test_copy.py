@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lazymig.store import Store
 
-KEY, LARGE = ActorKey(TYPE, "car-18"), ActorKey(TYPE, "large")
+KEY, LARGE = ActorKey(TYPE, "car-12"), ActorKey(TYPE, "large")
 """One of `fill`'s, and one that is larger than a batch."""
 
 PAIRS = ["memory sqlite", "sqlite postgres", "postgres sqlite", "memory memory", "postgres memory", "sqlite sqlite"]
@@ -103,8 +103,8 @@ async def test_a_copy_has_all_that_the_source_has(stores: tuple[Store, Store]) -
     whole = await all_of(source)
     assert of_type.source == of_type.target
     assert (of_type.type, of_type.source.actors) == (TYPE, 41)
-    assert of_type.source.states == sum(len(actor.states) for actor, _ in whole.values())
-    assert of_type.source.entries == sum(len(entries) for _, entries in whole.values())
+    assert of_type.source.states == sum(len(found.actor.states) for found in whole.values())
+    assert of_type.source.entries == sum(len(found.entries) for found in whole.values())
     assert await all_of(target) == whole
     assert list(await target.nodes()) == []
 
@@ -385,7 +385,7 @@ async def test_a_source_is_only_read(stores: tuple[Store, Store]) -> None:
 
     assert {*faulty.calls} == {
         *("copies.types", "copies.settings", "copies.outlines", "copies.read"),
-        *("read", "tables", "entries"),
+        *("read", "previous", "tables", "entries"),
     }
 
 

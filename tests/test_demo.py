@@ -92,6 +92,8 @@ def test_the_demo_upgrades_every_vehicle_and_proves_it(tmp_path: Path) -> None:
         "lazymig rollout pin Vehicle 1.1.0",
         "lazymig gate flip Vehicle 2.0.0",
         "lazymig rollout flip Vehicle 2.0.0",
+        "lazymig sweep Vehicle",
+        "lazymig gate retire Vehicle 2.0.0",
         "lazymig census Vehicle",
     ]
     pinned, asked, flipped = (output.index(answer) for answer in ("is written at 1.1.0", "no: flip", "is written at 2"))

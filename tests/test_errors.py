@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ MADE: list[errors.LazymigError] = [
     errors.LateMigrationError(KEY, TWO, [ONE]),
     errors.LateMigrationError(None, TWO, [ONE], actor_type="Car", count=7),
     errors.MigrationFailedError(KEY, ONE, "function", "KeyError: 'x'"),
+    errors.QuarantinedError(KEY, ONE, "function", "KeyError: 'x'", 3, datetime(2026, 5, 4, tzinfo=UTC)),
     errors.CorruptStateError(KEY, "it is no JSON"),
     errors.NewerStateError(KEY, TWO, ONE, ["n1"], ("log", "k")),
     errors.StateTooOldError(KEY, ONE, TWO, ("log", "k")),
@@ -45,6 +47,9 @@ MADE: list[errors.LazymigError] = [
     errors.ReadOnlyActionError(KEY, "read"),
     errors.ActivationClosedError(KEY),
     errors.ActorLockedError(KEY, "n1", 1.5),
+    errors.ActorLockedError(KEY, "n1", None),
+    errors.RestoreError(KEY, "nothing is kept of it", "take a backup"),
+    errors.RestoreError(KEY, "1 entry lacks", "take a backup", ("log", "k")),
     errors.ActivationInProgressError(KEY, 30.0),
     errors.LeaseLostError(KEY),
     errors.CallError("not made"),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lazymig._rulings import AskActors, AskConverting, AskEntries, AskType
+from lazymig._rulings import AskActors, AskConverting, AskEntries, AskFailing, AskType
 from lazymig.rollout import CODES
 from tests.gate_cases import ALL_NEW, HOTFIX, MINOR, NEW, OLD, Case
 from tests.roll_back_cases import ALL_CASES
@@ -172,4 +172,5 @@ def test_entries_are_looked_for_only_where_an_actor_may_have_old_ones() -> None:
         TYPE, frozenset({applied(OLD), applied("1.0.0 2.0.0")}), None
     )
     world = World(ALL_NEW, (An(OLD), An(NEW, entries=(NEW,))))
-    assert put(world, "retire", "2.0.0")[1] == [AskType(TYPE), AskActors(TYPE, frozenset({applied(OLD)}))]
+    old = frozenset({applied(OLD)})
+    assert put(world, "retire", "2.0.0")[1] == [AskType(TYPE), AskActors(TYPE, old), AskFailing(TYPE, old)]

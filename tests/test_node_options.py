@@ -20,6 +20,7 @@ NEGATIVE: tuple[Any, ...] = (-1, float("nan"), "3", None, False)
 WRONG: dict[str, tuple[Any, ...]] = {
     "lease_seconds": NOT_POSITIVE,
     "max_active": NOT_COUNTS,
+    "max_migrations": tuple(value for value in NOT_COUNTS if value is not None),
     "hand_over_seconds": NEGATIVE,
     "idle_seconds": NEGATIVE,
     "move_on_seconds": NEGATIVE,

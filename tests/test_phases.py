@@ -56,15 +56,15 @@ def look(world: World) -> tuple[int, Step]:
             2,
             "lazymig gate flip Vehicle 2.0.0",
         ),
-        (World(ALL_NEW, (An(OLD),), written="2.0.0"), 3, "lazymig gate retire Vehicle 1.1.0"),
-        (World(ALL_NEW, (An(OLD),)), 3, "lazymig gate retire Vehicle 1.1.0"),
-        (World(ALL_NEW, (An(NEW), An())), 3, "lazymig gate retire Vehicle 1.0.0"),
-        (World(ALL_NEW, (An(NEW, entries=(OLD,)),)), 3, "lazymig gate retire Vehicle 1.1.0"),
-        (World(ALL_NEW, (An(NEW, entries=("1.0.0 2.0.0",)),)), 3, "lazymig gate retire Vehicle 1.1.0"),
-        (World(ALL_NEW, (An("1.0.0 2.0.0"),)), 3, "lazymig gate retire Vehicle 1.1.0"),
-        (World(ALL_NEW, (An(NEW, base="1.0.0 2.0.0"),)), 3, "lazymig gate retire Vehicle 1.1.0"),
+        (World(ALL_NEW, (An(OLD),), written="2.0.0"), 3, "lazymig sweep Vehicle"),
+        (World(ALL_NEW, (An(OLD),)), 3, "lazymig sweep Vehicle"),
+        (World(ALL_NEW, (An(NEW), An())), 3, "lazymig sweep Vehicle"),
+        (World(ALL_NEW, (An(NEW, entries=(OLD,)),)), 3, "lazymig sweep Vehicle"),
+        (World(ALL_NEW, (An(NEW, entries=("1.0.0 2.0.0",)),)), 3, "lazymig sweep Vehicle"),
+        (World(ALL_NEW, (An("1.0.0 2.0.0"),)), 3, "lazymig sweep Vehicle"),
+        (World(ALL_NEW, (An(NEW, base="1.0.0 2.0.0"),)), 3, "lazymig sweep Vehicle"),
         (World((node("a", "1.0.0 2.0.0"), node("b", NEW)), (An(NEW),)), 3, "lazymig gate retire Vehicle 1.1.0"),
-        (World(ALL_NEW, (An(NEW, writer=MINOR, base=NEW),)), 3, "lazymig gate retire Vehicle 2.0.0"),
+        (World(ALL_NEW, (An(NEW, writer=MINOR, base=NEW),)), 3, "lazymig sweep Vehicle"),
         (World(ALL_NEW, (An(NEW, entries=(NEW,)),), written="2.0.0"), 4, "lazymig gate retire Vehicle 2.0.0"),
         (World(ALL_NEW, (An("<=2.0.0"), An(NEW + " 2.1.0"))), 4, "lazymig gate retire Vehicle 2.0.0"),
         (World((node("a", "<=2.0.0"),), (An(NEW),)), 4, None),
@@ -110,7 +110,8 @@ def test_what_is_left_to_bring_up_is_told() -> None:
     phase, step = look(World(ALL_NEW, (An(NEW, entries=(NEW, "1.0.0 2.0.0")),)))
     assert phase == 3
     assert step.text == (
-        "Not all is brought up: with entries without 1.1.0: 1 actor, 'car-1'. Let software that has it store those."
+        "Not all is brought up: with entries without 1.1.0: 1 actor, 'car-1'. Let software that has it store those. "
+        "Or sweep them."
     )
 
 
@@ -141,7 +142,7 @@ def test_a_whole_deploy_is_led_from_phase_to_phase() -> None:
         (4, ["gate", "retire"]),
         (1, ["nodes", "drain"]),
         (2, ["rollout", "flip"]),
-        (3, ["gate", "retire"]),
+        (3, ["sweep", "Vehicle"]),
         (4, ["gate", "retire"]),
         (4, None),
     ]

@@ -18,6 +18,7 @@ from lazymig import open_store
 from lazymig._entries import END
 from lazymig._postgres_dealing import dialect
 from lazymig._postgres_errors import translate
+from lazymig._postgres_failure_sql import failure_dialect
 from lazymig._postgres_functions import FUNCTIONS
 from lazymig._postgres_ruling_sql import ruling_dialect
 from lazymig._postgres_sql import LAYOUTS, LOCK_POLICIES, LOCK_SOON, STATEMENTS, in_schema
@@ -150,12 +151,21 @@ async def test_a_schema_with_functions_of_another_program_is_refused_and_left_al
 def test_a_schema_is_put_into_every_statement_and_nothing_else_is() -> None:
     statements = asdict(dialect("mine"))
     statements |= vars(statements.pop("dealing"))
+    sweeping = statements.pop("sweeping")
+    for text in (*vars(sweeping.pop("dealing")).values(), *sweeping.values()):
+        assert "lazymig." not in text
+        assert '"mine".' in text
     assert statements.pop("end") == END
     for name in ("_commit", "_commit_entries", "_commit_base"):
-        statements[name], statements[f"{name} and blank"] = statements[name]
-        assert '"mine".blank(' in statements[f"{name} and blank"]
+        for (keeps, blanks, clears), text in statements.pop(name).items():
+            statements[f"{name} {keeps} {blanks} {clears}"] = text
+            assert ('"mine".blank(' in text, '"mine".clear_failure(' in text) == (blanks, clears)
+            assert ('"mine".previous(' in text, '"mine".keep(' in text) == (keeps is True, keeps is not None)
     readings = ["entries", "entries_backwards", "read", "scan"]
-    assert len(statements) == len(STATEMENTS) + len(FUNCTIONS) - len(["blank"]) + len(readings) + 3
+    apart = ["blank", "clear_failure", "note_failure", "previous", "keep"]
+    assert len(statements) == len(STATEMENTS) + len(FUNCTIONS) - len(apart) + len(readings) + 3 * 11
+    of_failures = asdict(failure_dialect("mine"))
+    statements |= {"note_failure": of_failures.pop("note").args[0], **of_failures}
     of_rulings = asdict(ruling_dialect("mine"))
     ((straggling, _),) = of_rulings.pop("stragglers")({}, [])
     assert of_rulings.pop("numbers") is list

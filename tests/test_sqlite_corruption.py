@@ -79,6 +79,7 @@ def everything_in(path: Path) -> list[Any]:
             "SELECT type, id, revision, version, lineage, written_by, migrated_at FROM actor ORDER BY id",
             "SELECT converting, oldest, base_lineage, base_revision, base_digest FROM actor ORDER BY id",
             "SELECT * FROM base ORDER BY id, name",
+            "SELECT * FROM failure ORDER BY id",
             "SELECT * FROM state ORDER BY id, name",
             "SELECT * FROM entry ORDER BY id, name, key",
             "SELECT * FROM lineage ORDER BY id",

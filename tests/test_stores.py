@@ -11,8 +11,10 @@ from lazymig.sqlite import open_sqlite
 from lazymig.testing.base_suite import BaseSuite
 from lazymig.testing.copy_suite import CopySuite
 from lazymig.testing.entry_suite import EntrySuite
+from lazymig.testing.failure_suite import FailureSuite
 from lazymig.testing.fleet_suite import FleetSuite
 from lazymig.testing.policy_suite import PolicySuite
+from lazymig.testing.previous_suite import PreviousSuite
 from lazymig.testing.ruling_suite import RulingSuite
 from lazymig.testing.store_machine import machine
 from lazymig.testing.store_suite import StoreSuite
@@ -61,7 +63,15 @@ class TestMemoryBases(Memory, BaseSuite):
     pass
 
 
+class TestMemoryPrevious(Memory, PreviousSuite):
+    pass
+
+
 class TestMemorySweeps(Memory, SweepSuite):
+    pass
+
+
+class TestMemoryFailures(Memory, FailureSuite):
     pass
 
 
@@ -98,7 +108,15 @@ class TestSQLiteBases(SQLite, BaseSuite):
     pass
 
 
+class TestSQLitePrevious(SQLite, PreviousSuite):
+    pass
+
+
 class TestSQLiteSweeps(SQLite, SweepSuite):
+    pass
+
+
+class TestSQLiteFailures(SQLite, FailureSuite):
     pass
 
 
@@ -131,7 +149,15 @@ class TestSQLiteWithoutSyncBases(SQLiteWithoutSync, BaseSuite):
     pass
 
 
+class TestSQLiteWithoutSyncPrevious(SQLiteWithoutSync, PreviousSuite):
+    pass
+
+
 class TestSQLiteWithoutSyncSweeps(SQLiteWithoutSync, SweepSuite):
+    pass
+
+
+class TestSQLiteWithoutSyncFailures(SQLiteWithoutSync, FailureSuite):
     pass
 
 
@@ -160,7 +186,15 @@ class TestInlineSQLiteBases(InlineSQLite, BaseSuite):
     pass
 
 
+class TestInlineSQLitePrevious(InlineSQLite, PreviousSuite):
+    pass
+
+
 class TestInlineSQLiteSweeps(InlineSQLite, SweepSuite):
+    pass
+
+
+class TestInlineSQLiteFailures(InlineSQLite, FailureSuite):
     pass
 
 
@@ -204,7 +238,15 @@ class TestPostgresBases(Postgres, BaseSuite):
     pass
 
 
+class TestPostgresPrevious(Postgres, PreviousSuite):
+    pass
+
+
 class TestPostgresSweeps(Postgres, SweepSuite):
+    pass
+
+
+class TestPostgresFailures(Postgres, FailureSuite):
     pass
 
 
@@ -237,7 +279,15 @@ class TestPartitionedPostgresBases(PartitionedPostgres, BaseSuite):
     pass
 
 
+class TestPartitionedPostgresPrevious(PartitionedPostgres, PreviousSuite):
+    pass
+
+
 class TestPartitionedPostgresSweeps(PartitionedPostgres, SweepSuite):
+    pass
+
+
+class TestPartitionedPostgresFailures(PartitionedPostgres, FailureSuite):
     pass
 
 

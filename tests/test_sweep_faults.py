@@ -100,7 +100,7 @@ async def test_whatever_call_of_a_sweep_fails_each_actor_is_brought_up_once(
 
 
 async def test_a_cancelled_sweep_leaves_nothing_held(store: Store) -> None:
-    cars: Any = Cars()
+    cars = Cars()
     await put_legacy(store, *PLAIN)
     begun = asyncio.Event()
 

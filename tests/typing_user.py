@@ -26,6 +26,7 @@ from lazymig import (
     errors,
     hooks,
     open_store,
+    rollout,
 )
 from lazymig.store import Store
 
@@ -102,7 +103,9 @@ def infer(value: Any) -> str:
 
 
 user = suite.actor_type("User", User, state="profile", context_factory=make_context, infer_version=infer)
-bare = suite.actor_type("Bare", context={"rates": 1}, baseline=Version(1, 0, 0), write_version="1.0.0")
+bare = suite.actor_type(
+    "Bare", context={"rates": 1}, baseline=Version(1, 0, 0), write_version="1.0.0", keep_previous=True
+)
 assert_type(user, ActorType[User])
 assert_type(bare, ActorType[Any])
 assert_type(suite.actor_types, Mapping[str, ActorType[Any]])
@@ -185,7 +188,7 @@ async def inspect(node: Node) -> None:
     assert_type(record.key, ActorKey)
     assert_type(record.owner, str | None)
     assert_type(record.states["profile"], Any)
-    assert_type(record.quarantine, None)
+    assert_type(record.quarantine, rollout.Quarantine | None)
     assert_type(record.info.version, Version)
     assert_type(record.info.applied, tuple[Version, ...])
     assert_type(record.info.written_by, Version)

@@ -54,12 +54,16 @@ class Wallets:
     Args:
         actor_type: Its actor type's name.
         is_hotfixed: Whether it has 1.0.1, a late one: it adds ``{"hot": True}``.
+        options: More of its actor type.
     """
 
-    def __init__(self, actor_type: str = "Wallet", *, is_hotfixed: bool = False) -> None:  # noqa: C901  (a suite)
+    def __init__(  # noqa: C901  (a suite)
+        self, actor_type: str = "Wallet", *, is_hotfixed: bool = False, **options: Any
+    ) -> None:
         self.ran: Counter[str] = Counter()
         self.suite = Suite("wallets")
-        wallet = self.suite.actor_type(actor_type, state="wallet", context_factory=lambda activation: activation)
+        options |= {"state": "wallet", "context_factory": lambda activation: activation}
+        wallet = self.suite.actor_type(actor_type, **options)
         ran = self.ran
 
         @wallet.migration("1.0.0")

@@ -17,6 +17,7 @@ from lazymig._rulings import (
     AskBases,
     AskConverting,
     AskEntries,
+    AskFailing,
     AskType,
     Based,
     Counted,
@@ -69,6 +70,7 @@ class An:
     base: str | None = None
     entries: tuple[str, ...] = ()
     converting: str = "0.0.0"
+    is_quarantined: bool = False
 
     @property
     def set(self) -> AppliedSet | None:
@@ -140,6 +142,9 @@ class World:
                 return self._count(lambda actor: any(applied(entry) in question.sets for entry in actor.entries))
             case AskConverting():
                 return self._count(lambda actor: packed(actor.converting) >= question.version)
+            case AskFailing():
+                sets = question.sets
+                return self._count(lambda actor: actor.is_quarantined and (sets is None or actor.set in sets))
 
     def _count(self, fits: Callable[[An], bool]) -> Counted:
         found = sorted(f"car-{number}" for number, actor in enumerate(self.actors, 1) if fits(actor))

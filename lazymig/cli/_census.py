@@ -121,4 +121,6 @@ def census_table(found: Census, title: str | None = None) -> Table:
         table.add_row("none", "0")
     if found.bases:
         table.add_row("bases", f"{found.bases:,}")
+    if found.quarantined:
+        table.add_row("quarantined", f"{found.quarantined:,}")
     return table

@@ -13,6 +13,7 @@ from lazymig._inspection import inspect_tables
 from lazymig._records import ActorKey
 from lazymig.cli._access import common_options, find_actor, opened, run
 from lazymig.cli._entries import DEFAULT_LIMIT, MAX_LIMIT, Asked, show_entries
+from lazymig.cli._output import plain
 from lazymig.cli._settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from semver import Version
 
+    from lazymig._quarantine import Quarantine
     from lazymig._records import ActorRecord
     from lazymig.cli._output import Output
 
@@ -90,9 +92,35 @@ def as_document(shown: Shown) -> dict[str, Any]:
             for table, versions in shown.tables.items()
         },
         "owner": record.owner,
-        "quarantine": record.quarantine,
+        "quarantine": None if record.quarantine is None else quarantine_document(record.quarantine),
         "revision": record.revision,
     }
+
+
+def quarantine_document(found: Quarantine) -> dict[str, Any]:
+    """Return a record as a document has it."""
+    return {
+        "type": found.key.type,
+        "id": found.key.id,
+        "version": str(found.version),
+        "name": found.name,
+        "error": found.error,
+        "attempts": found.attempts,
+        "failed_at": found.failed_at.isoformat(),
+        "retry_at": found.retry_at.isoformat(),
+        "node": found.node,
+    }
+
+
+def quarantine_rows(found: Quarantine) -> list[tuple[str, str]]:
+    """Return a record for people: what each line is, and what it says."""
+    return [
+        ("migration", f"{found.version} ({found.name})"),
+        ("error", found.error),
+        ("attempts", f"{found.attempts:,}"),
+        ("failed at", f"{found.failed_at.isoformat(' ', 'seconds')} on node {found.node}"),
+        ("next try", found.retry_at.isoformat(" ", "seconds")),
+    ]
 
 
 def as_text(shown: Shown) -> str:
@@ -110,6 +138,8 @@ def as_text(shown: Shown) -> str:
             ("written by", str(info.written_by)),
             ("migrated at", "never" if info.migrated_at is None else info.migrated_at.isoformat(" ", "seconds")),
         ]
+    if record.quarantine is not None:
+        rows += [(name, plain(value)) for name, value in quarantine_rows(record.quarantine)]
     lines = [str(record.key), *(f"  {name:<11}  {value}" for name, value in rows), *_table_lines(shown)]
     for name, value in record.states.items():
         text = orjson.dumps(value, None, orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode()

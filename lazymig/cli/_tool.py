@@ -24,8 +24,10 @@ COMMANDS = {
     "inspect": "Show what is stored of one actor.",
     "migrations": "Show what is registered, and how many actors are at each version.",
     "nodes": "List the nodes of the fleet; drain one, or forget one that is dead.",
-    "sweep": "Bring idle actors to the version that their type is written at.",
+    "quarantine": "List actors whose migration failed; let them be tried again.",
+    "restore": "Put one actor back to what it was before a major version.",
     "rollout": "Show where a deploy is; set what a type is written at.",
+    "sweep": "Bring idle actors to the version that their type is written at.",
 }
 """Name and summary; each is the object ``command`` of the module ``lazymig.cli._<name>``."""
 

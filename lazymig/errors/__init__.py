@@ -15,12 +15,14 @@
         StateTooOldError
         LateMigrationError
         MigrationFailedError
+        QuarantinedError
         CorruptStateError
         NotLoadedError
         NoEntryError
         ReadOnlyActionError
         ActivationClosedError
         ActorLockedError
+        RestoreError
         ActivationInProgressError
         LeaseLostError
       CallError                       the call, not the actor
@@ -57,7 +59,9 @@ from lazymig.errors._activation import (
     NewerStateError,
     NoEntryError,
     NotLoadedError,
+    QuarantinedError,
     ReadOnlyActionError,
+    RestoreError,
     StateTooOldError,
 )
 from lazymig.errors._base import LazymigError
@@ -123,10 +127,12 @@ __all__ = [
     "NodeDrainingError",
     "NodeStoppedError",
     "NotLoadedError",
+    "QuarantinedError",
     "QueueFullError",
     "ReadOnlyActionError",
     "ReentrantCallError",
     "RemoteError",
+    "RestoreError",
     "StateTooOldError",
     "StoreClosedError",
     "StoreError",

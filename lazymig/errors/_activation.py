@@ -8,6 +8,7 @@ from lazymig.errors._base import LazymigError, counted, listed, who
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from semver import Version
 
@@ -134,6 +135,7 @@ class MigrationFailedError(ActivationError):
     Attributes:
         version: Version of the migration.
         name: Name of its function.
+        reason: What it raised, or what is wrong with its result.
     """
 
     def __init__(
@@ -141,12 +143,41 @@ class MigrationFailedError(ActivationError):
     ) -> None:
         self.version = version
         self.name = name
+        self.reason = reason
         left = "stored state" if place is None else "stored entry"
         super().__init__(
             key,
             f"migration {version} ({name}) of {who(key, place)} failed: {reason.rstrip('.')}. The {left} is as it was; "
             f"mend the migration and activate the actor again.",
             place,
+        )
+
+
+class QuarantinedError(ActivationError):
+    """A migration of the actor failed, and is not tried again yet; nothing was run.
+
+    Attributes:
+        version: Version of the migration.
+        name: Name of its function.
+        reason: What it raised, or what is wrong with its result.
+        attempts: How often it failed in a row.
+        retry_at: When it is tried again, by the store's clock, aware UTC.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917  (its fields)
+        self, key: ActorKey, version: Version, name: str, reason: str, attempts: int, retry_at: datetime
+    ) -> None:
+        self.version = version
+        self.name = name
+        self.reason = reason
+        self.attempts = attempts
+        self.retry_at = retry_at
+        times = "once" if attempts == 1 else f"{attempts:,} times"
+        super().__init__(
+            key,
+            f"{who(key)} is quarantined until {retry_at.isoformat(' ', 'seconds')}: migration {version} ({name}) "
+            f"failed {times}, at last with {reason.rstrip('.')}. Mend the migration: a release whose code of it is "
+            f"another one tries at once. 'lazymig quarantine retry' lets this one try now.",
         )
 
 
@@ -219,19 +250,33 @@ class ActivationClosedError(ActivationError):
 
 
 class ActorLockedError(ActivationError):
-    """Another node holds the actor's lock and didn't give it up in time; the action did not run and will not.
+    """Another node holds the actor's lock and didn't give it up in time; what was asked for did not run and will not.
 
     Attributes:
         owner: Node id of the holder.
     """
 
-    def __init__(self, key: ActorKey, owner: str, waited_seconds: float) -> None:
+    def __init__(self, key: ActorKey, owner: str, waited_seconds: float | None) -> None:
         self.owner = owner
-        super().__init__(
-            key,
-            f"{who(key)} is active on node {owner}, which did not give it up within {waited_seconds:g} s. Try again "
-            f"later, or wait longer (wait_seconds=, Node(hand_over_seconds=…)).",
+        told = (
+            f"so it was left alone. Try again when it is idle there, or drain the node ('lazymig nodes drain {owner}')"
+            if waited_seconds is None
+            else f"which did not give it up within {waited_seconds:g} s. Try again later, or wait longer "
+            f"(wait_seconds=, Node(hand_over_seconds=…))"
         )
+        super().__init__(key, f"{who(key)} is active on node {owner}, {told}.")
+
+
+class RestoreError(ActivationError):
+    """The actor can't be put back to what it was before a major version.
+
+    Attributes:
+        reason: What was found.
+    """
+
+    def __init__(self, key: ActorKey, reason: str, cure: str, place: Place | None = None) -> None:
+        self.reason = reason
+        super().__init__(key, f"{who(key)} was not restored: {reason}. It was left as it is; {cure}.", place)
 
 
 class ActivationInProgressError(ActivationError):

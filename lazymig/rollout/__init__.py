@@ -1,9 +1,11 @@
 """Rolling deploys: what may be done next, and the write version of a type.
 
 Unknown means no. A *gate* answers whether a step is safe, with machine-readable reasons (`CODES`); `pin`, `flip` and
-`unpin` ask their gate and change the write version in one transaction, while no node registers.
+`unpin` ask their gate and change the write version in one transaction, while no node registers. `restore` goes back
+with one actor.
 """
 
+from lazymig._quarantine import Quarantine
 from lazymig.rollout._asking import (
     flip,
     forget,
@@ -17,6 +19,8 @@ from lazymig.rollout._asking import (
 )
 from lazymig.rollout._census import Census, Stragglers, census, stragglers
 from lazymig.rollout._phases import Step
+from lazymig.rollout._quarantined import quarantined, retry
+from lazymig.rollout._restoring import Restored, restore
 from lazymig.rollout._status import PHASES, ReleaseStatus, Status, status
 from lazymig.rollout._sweep import sweep
 from lazymig.rollout._sweep_notes import SweepStatus, sweep_statuses
@@ -29,8 +33,10 @@ __all__ = [
     "Census",
     "FailedActor",
     "Gate",
+    "Quarantine",
     "Reason",
     "ReleaseStatus",
+    "Restored",
     "Status",
     "Step",
     "Stragglers",
@@ -45,6 +51,9 @@ __all__ = [
     "gate_roll_back",
     "gate_unpin",
     "pin",
+    "quarantined",
+    "restore",
+    "retry",
     "status",
     "stragglers",
     "sweep",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig import _version
 from lazymig._records import ActorKey
-from lazymig._rulings import AskType, Ruled
+from lazymig._rulings import AskFailing, AskType, Ruled
 from lazymig.rollout._asking import checked_name
 from lazymig.rollout._gates import bases_with
 
@@ -31,14 +31,14 @@ PAGE_ACTORS = 500
 class Census:
     """A type's stored actors, exact at the moment of the query.
 
-    Entries and bases are counted right after the actors, each exactly at its own moment.
+    Entries, bases and records are counted right after the actors, each exactly at its own moment.
 
     Attributes:
         versions: Every actor by version; those without migration-info count as 0.0.0.
         applied: Every actor by all that was applied to it, in order, the floor first; None for no migration-info.
         entries: Entries of tables by version.
         bases: How many actors have a base, kept by newer software.
-        quarantined: 0.
+        quarantined: How many actors have the record of a migration that failed; `versions` counts them, too.
     """
 
     versions: dict[Version, int] = field(default_factory=dict)
@@ -59,13 +59,17 @@ class Census:
 
     @classmethod
     def of(
-        cls, counts: Mapping[AppliedSet | None, int], entries: Mapping[AppliedSet, int] | None = None, bases: int = 0
+        cls,
+        counts: Mapping[AppliedSet | None, int],
+        entries: Mapping[AppliedSet, int] | None = None,
+        bases: int = 0,
+        quarantined: int = 0,
     ) -> Census:
         """Sum up applied sets."""
         applied: Counter[tuple[Version, ...] | None] = Counter()
         for found, count in counts.items():
             applied[None if found is None else found.versions] += count
-        return cls(_by_version(counts), dict(applied), _by_version(entries or {}), bases)
+        return cls(_by_version(counts), dict(applied), _by_version(entries or {}), bases, quarantined)
 
 
 def _by_version(counts: Mapping[Any, int]) -> dict[Version, int]:
@@ -89,12 +93,13 @@ async def census(store: Store, actor_type: ActorType[Any] | str) -> Census:
     name = checked_name(store, actor_type)
     counts = await store.census(name)
     entries = await store.entry_census(name)
-    return Census.of(counts, entries, await store.rule(partial(_bases, name)))
+    return Census.of(counts, entries, *await store.rule(partial(_bases_and_records, name)))
 
 
-def _bases(actor_type: str) -> Ruling:
+def _bases_and_records(actor_type: str) -> Ruling:
     facts: TypeFacts = yield AskType(actor_type)
-    return Ruled((yield from bases_with(actor_type, facts.bases)).total)
+    bases = yield from bases_with(actor_type, facts.bases)
+    return Ruled((bases.total, (yield AskFailing(actor_type)).total))
 
 
 class Stragglers:

@@ -59,6 +59,16 @@ def about_actors(code: str, counted: Counted, what: str, cure: str) -> Iterator[
         yield Reason(code, text, count=counted.total, actors=tuple(counted.actors))
 
 
+def quarantined(actor_type: str, counted: Counted) -> str:
+    """Return what to say of those among counted actors whose migration failed; "" if there are none."""
+    if not counted.total:
+        return ""
+    shown = _listed([repr(actor) for actor in counted.actors], counted.total)
+    are = "is" if counted.total == 1 else "are"
+    why = f"'{command('quarantine', 'list', actor_type)}' says why its migration failed"
+    return f" {counted.total:,} of them {are} quarantined, {shown}: {why}."
+
+
 def named(nodes: Sequence[Serving]) -> str:
     """Return labels and ids for people."""
     shown = [f"{one.node.label} ({one.node.node_id})" for one in nodes[:SAMPLE]]

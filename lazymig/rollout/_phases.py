@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from lazymig.rollout._fleet import Serving
     from lazymig.rollout._verdict import Gate, Question
 
+_SWEPT = {"actors_lack", "entries_lack", "bases_lack", "actors_drifted"}
+"""Codes of what a sweep puts right."""
+
 
 class Step(NamedTuple):
     """What to do next.
@@ -174,6 +177,8 @@ def _to_bring_up(gates: Iterable[Gate]) -> Gate | None:
 
 def _third_step(gate: Gate) -> Step:
     text = f"Not all is brought up: {gate.reasons[0].text}"
+    if _SWEPT.issuperset(reason.code for reason in gate.reasons):
+        return Step(f"{text} Or sweep them.", command("sweep", gate.type))
     return Step(text, command("gate", "retire", gate.type, gate.version))
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from lazymig import _version
 from lazymig._fleet_records import Offer
-from lazymig._rulings import AskConverting, Based
-from lazymig.rollout._fleet import Serving, about_actors, about_nodes, releases, serving
+from lazymig._rulings import NOBODY, AskConverting, AskFailing, Based
+from lazymig.rollout._fleet import Serving, about_actors, about_nodes, quarantined, releases, serving
 from lazymig.rollout._gates import (
     Reasons,
     actors_with,
@@ -41,7 +41,9 @@ def retire(facts: TypeFacts, asked: Asked) -> Reasons:
     reasons += _storing_without(facts, asked)
     lack = frozenset(applied for applied in facts.actors if applied is None or not applied.has(version))
     counted = yield from actors_with(asked.type, lack)
-    reasons += about_actors("actors_lack", counted, f"stored {what}", _STORE_MAINS)
+    failing = (yield AskFailing(asked.type, lack)) if counted.total else NOBODY
+    cure = f"{_STORE_MAINS}{quarantined(asked.type, failing)}"
+    reasons += about_actors("actors_lack", counted, f"stored {what}", cure)
     counted = yield from entries_with(facts, asked.type, _without(facts.known, version), below=version)
     reasons += about_actors("entries_lack", counted, f"with entries {what}", "Let software that has it store those.")
     bases = frozenset(based for based in facts.bases if not based.base.has(version))

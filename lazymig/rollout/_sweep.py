@@ -45,6 +45,9 @@ NOTE_SECONDS = 1.0
 """How often it notes in the store how far it is, and looks whether it is to pause."""
 
 
+SETTLE_SECONDS = (0.05, 0.2, 0.5)
+"""How long it waits, once nothing else is left, for actors that a node held: many are just being brought up there."""
+
 PROGRESS_SECONDS = 0.1
 """How often it tells its progress, at most."""
 
@@ -188,8 +191,7 @@ class _Sweep:
     async def run(self) -> SweepReport:
         """Go through the actors until there is nothing to do."""
         try:
-            while await self._pass() and self._ending() is None:
-                pass
+            await self._go_through()
             await self._count(await self._facts())
         except BaseException:
             await uncut(self._note("stopped"))
@@ -199,6 +201,16 @@ class _Sweep:
         if self._progress is not None:
             self._progress(report)
         return report
+
+    async def _go_through(self) -> None:
+        waits = iter(SETTLE_SECONDS)
+        while self._ending() is None:
+            if await self._pass():
+                continue
+            seconds = next(waits, None) if self._tally.busy else None
+            if seconds is None:
+                return
+            await self._pace.sleep(seconds)
 
     async def _facts(self) -> Facts:
         facts: Facts = await self._store.rule(partial(asking, self._type.name))

@@ -4,6 +4,7 @@ Rules:
 
 1. An actor is brought up here only if its applied set and its main state are all that is to be known of it, and its
    migrations are plain functions that get a context object of the type: nothing that they do can reach an activation.
+   Nor is anything to be kept of it, see `Commit.keeps_previous`.
 2. What fails here is given back as it was, and tried once more by itself, as an activation does it: there it fails by
    name.
 """
@@ -17,6 +18,7 @@ from lazymig import _plan, codec
 from lazymig._bases import WritePolicy
 from lazymig._records import ActorKey, Stamp
 from lazymig._uncut import uncut
+from lazymig._version import is_newer_major
 from lazymig.errors import ActivationError, InvalidValueError
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ class Batches:
         plan = _plan.decide(chain, found, None)
         if isinstance(plan, ActivationError) or not plan.steps or plan.is_async or not chain.knows(plan.applied):
             return None
-        return plan
+        is_kept = self._type.keeps_previous and is_newer_major(plan.applied.highest, found.applied.highest)
+        return None if is_kept else plan
 
     async def next(self, applied: AppliedSet | None, after: str, limit: int) -> str | None:
         """Bring the next actors of a set up; return the last one's id, None if no more follow.

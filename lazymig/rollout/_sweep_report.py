@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from lazymig import _version
-from lazymig.errors import DefinitionError, LateMigrationError, MigrationFailedError
+from lazymig.errors import DefinitionError, LateMigrationError, MigrationFailedError, QuarantinedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +41,7 @@ class FailedActor:
     def of(cls, key: ActorKey, error: Exception) -> FailedActor:
         """Return what an error says."""
         version = None
-        if isinstance(error, MigrationFailedError):
+        if isinstance(error, (MigrationFailedError, QuarantinedError)):
             version = error.version
         elif isinstance(error, LateMigrationError):
             version = error.late[0]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lazymig._bases import NO_POLICY, Base, Kept, WritePolicy
-from lazymig._records import ActorKey, Fence, Marks, StoredActor
+from lazymig._quarantine import Failure
+from lazymig._records import ActorKey, Fence, Marks, Previous, StoredActor
 from lazymig._rulings import Release
 from lazymig._version import pack, parse
 from lazymig.copies import VALUE_BYTES, CopiedEntry, Outline, Put, TypeSettings, Whole
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 ONE, TWO = pack(parse("1.0.0")), pack(parse("2.0.0"))
 DAWN, DUSK = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), datetime(2026, 1, 2, 18, tzinfo=UTC)
 OLD = Release(applied("1.0.0"), {ONE: -7}, "blue", DAWN)
+FAILURE = Failure(TWO, "two", "ValueError: no", 3, DAWN, DUSK, "web-1", 7)
 ENTRIES = (
     CopiedEntry("log", "a", b"1", applied("1.0.0")),
     CopiedEntry("log", "é", bytes(range(256)), applied()),
@@ -59,6 +61,16 @@ class CopySuite(StoreBench):
                 ),
                 id="base",
             ),
+            pytest.param(
+                Whole(
+                    StoredActor(KEY, 5, FIRST, {"main": b"1"}, failure=FAILURE),
+                    previous=Previous(SECOND, {"main": b"0", "é": b""}),
+                ),
+                id="failed",
+            ),
+            pytest.param(
+                Whole(StoredActor(KEY, 5, FIRST, {"main": b"1"}), ENTRIES, Previous(None, {"main": b"\xff"})), id="kept"
+            ),
         ],
     )
     async def test_what_is_put_is_read_as_it_was(self, store: Store, whole: Whole) -> None:
@@ -66,6 +78,8 @@ class CopySuite(StoreBench):
 
         assert await store.copies.read("Car", ["a"]) == [whole]
         assert await store.read(KEY) == whole.actor
+        assert await store.previous(KEY) == whole.previous
+        assert [failure for _, failure in await store.failures.page("Car")] == [*filter(None, [whole.actor.failure])]
         assert [found.revision for found in await store.copies.outlines("Car")] == [whole.actor.revision]
 
     async def test_a_copied_actor_goes_on_where_it_was(self, store: Store) -> None:
@@ -84,12 +98,13 @@ class CopySuite(StoreBench):
 
     async def test_what_an_older_one_had_is_gone(self, store: Store) -> None:
         base = Base(applied("2.0.0"), 1, 0, {"old": Kept(b"2")})
-        old = StoredActor(KEY, 1, FIRST, {"main": b"1", "old": b"1"}, marks=Marks(0, 0), base=base)
-        await store.copies.put("Car", [Whole(old, ENTRIES), of("b")])
+        old = StoredActor(KEY, 1, FIRST, {"main": b"1", "old": b"1"}, marks=Marks(0, 0), base=base, failure=FAILURE)
+        await store.copies.put("Car", [Whole(old, ENTRIES, Previous(None, {"main": b"0"})), of("b")])
         new = Whole(StoredActor(KEY, 2, None, {"main": b"2"}), (ENTRIES[0],))
         assert await store.copies.put("Car", [new]) == [Put.STORED]
 
         assert await store.copies.read("Car", ["a", "b"]) == [new, of("b")]
+        assert list(await store.failures.page("Car")) == []
 
     @pytest.mark.parametrize("revision", [4, 5])
     async def test_what_is_not_older_is_left_alone(self, store: Store, revision: int) -> None:
@@ -129,15 +144,19 @@ class CopySuite(StoreBench):
     async def test_a_draft_is_no_actor_until_it_is_finished(self, store: Store, *, has_older: bool) -> None:
         if has_older:
             old = StoredActor(KEY, 1, FIRST, {"main": b"1"}, marks=Marks(0, 0))
-            await store.copies.put("Car", [Whole(old, (CopiedEntry("old", "a", b"1", applied()),))])
+            old = old._replace(failure=FAILURE)
+            before = Previous(None, {"main": b"0"})
+            await store.copies.put("Car", [Whole(old, (CopiedEntry("old", "a", b"1", applied()),), before)])
         assert await store.copies.begin(KEY, 6, "draft", ENTRIES[:1]) is Put.STORED
         await expect_nothing(store)
         assert await store.copies.add(KEY, "draft", ENTRIES[1:])
         await expect_nothing(store)
         actor = StoredActor(KEY, 6, SECOND, {"main": b"6"}, marks=Marks(0, 0), base=Base(applied("3.0.0"), 6, 1, {}))
-        assert await store.copies.finish(actor, "draft") is Put.STORED
+        actor = actor._replace(failure=FAILURE)
+        previous = Previous(FIRST, {"main": b"5"})
+        assert await store.copies.finish(Whole(actor, previous=previous), "draft") is Put.STORED
 
-        assert await store.copies.read("Car", ["a"]) == [Whole(actor, ENTRIES)]
+        assert await store.copies.read("Car", ["a"]) == [Whole(actor, ENTRIES, previous)]
         assert (await claimed(store, 2)).actor._replace(owner=None, number=0) == actor
 
     async def test_a_draft_that_was_left_is_begun_anew(self, store: Store) -> None:
@@ -146,10 +165,10 @@ class CopySuite(StoreBench):
 
         assert not await store.copies.add(KEY, "left", ENTRIES[1:])
         actor = StoredActor(KEY, 6, SECOND, {}, marks=Marks(0, 0))
-        assert await store.copies.finish(actor, "left") is Put.HELD
-        assert await store.copies.finish(actor, "draft") is Put.STORED
+        assert await store.copies.finish(Whole(actor), "left") is Put.HELD
+        assert await store.copies.finish(Whole(actor), "draft") is Put.STORED
         assert await store.copies.read("Car", ["a"]) == [Whole(actor, ENTRIES[:1])]
-        assert await store.copies.finish(actor._replace(revision=7), "draft") is Put.HELD
+        assert await store.copies.finish(Whole(actor._replace(revision=7)), "draft") is Put.HELD
 
     async def test_an_actor_that_is_small_by_now_takes_the_place_of_its_draft(self, store: Store) -> None:
         await store.copies.begin(KEY, 6, "left", ENTRIES)
@@ -169,7 +188,7 @@ class CopySuite(StoreBench):
     async def test_entries_added_again_are_there_once(self, store: Store) -> None:
         await store.copies.begin(KEY, 6, "draft", ENTRIES)
         await store.copies.add(KEY, "draft", [entry._replace(data=b"again") for entry in ENTRIES])
-        await store.copies.finish(StoredActor(KEY, 6, None, {}), "draft")
+        await store.copies.finish(Whole(StoredActor(KEY, 6, None, {})), "draft")
 
         (whole,) = await store.copies.read("Car", ["a"])
         assert [entry.data for entry in whole.entries] == [b"again"] * 3
@@ -191,10 +210,10 @@ class CopySuite(StoreBench):
     async def test_a_size_counts_all_values(self, store: Store) -> None:
         base = Base(applied("2.0.0"), 1, 0, {"main": Kept(b"123"), "gone": Kept(None)})
         actor = StoredActor(KEY, 1, FIRST, {"main": b"12345", "other": b""}, marks=Marks(0, 0), base=base)
-        await store.copies.put("Car", [Whole(actor, ENTRIES)])
+        await store.copies.put("Car", [Whole(actor, ENTRIES, Previous(None, {"main": b"1234567"}))])
         await store.copies.put("Car", [Whole(StoredActor(ActorKey("Car", "b"), 3, None, {}))])
 
-        size = 5 + 3 + 1 + 256 + 7 * VALUE_BYTES
+        size = 5 + 3 + 1 + 256 + 7 + 8 * VALUE_BYTES
         assert list(await store.copies.outlines("Car")) == [Outline("a", 1, size), Outline("b", 3, 0)]
 
     # --- types -----------------------------------------------------------------------------------------------------
@@ -265,6 +284,8 @@ async def expect_nothing(store: Store) -> None:
         with pytest.raises(CorruptStateError, match="copy"):
             await store.claim(KEY, Fence(node, number))
     assert await store.read(KEY) is None
+    assert await store.previous(KEY) is None
+    assert list(await store.failures.page("Car")) == []
     assert list(await store.scan("Car")) == []
     assert list(await store.types()) == []
     assert dict(await store.census("Car")) == {}

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from lazymig._bases import WritePolicy
     from lazymig._entries import Count, Page, Range
     from lazymig._fleet_records import Call, CallState, NodeStatus
-    from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, StoredActor
+    from lazymig._quarantine import Failure
+    from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, Previous, StoredActor
     from lazymig._rulings import Ruling
     from lazymig.copies import Copies
+    from lazymig.failures import Failures
     from lazymig.post import Post
     from lazymig.store import Pulse, Store
     from lazymig.sweeping import Sweeping
@@ -80,6 +82,7 @@ class FaultyStore:
         self.post = _FaultyPost(store.post, self._pass)
         self.copies = cast("Copies", _FaultyPart("copies", store.copies, self._pass))
         self.sweeping = cast("Sweeping", _FaultyPart("sweeping", store.sweeping, self._pass))
+        self.failures = _FaultyFailures(store.failures, self._pass)
 
     def arm(self, fault: Fault | None, victim: asyncio.Task[Any] | None = None) -> None:
         """Begin to count, and let this fault come; None only counts."""
@@ -145,6 +148,10 @@ class FaultyStore:
     async def read(self, key: ActorKey) -> StoredActor | None:
         """See `Store.read`."""
         return await self._pass("read", self._store.read(key))
+
+    async def previous(self, key: ActorKey) -> Previous | None:
+        """See `Store.previous`."""
+        return await self._pass("previous", self._store.previous(key))
 
     async def entries(self, key: ActorKey, of: Range, limit: int, max_bytes: int) -> Page:
         """See `Store.entries`."""
@@ -306,6 +313,30 @@ class _FaultyPart:
         """Return an operation that is passed on."""
         operation = getattr(self._part, name)
         return lambda *args, **kwargs: self._pass(f"{self._name}.{name}", operation(*args, **kwargs))
+
+
+class _FaultyFailures:
+    """The records of failures of a `FaultyStore`."""
+
+    def __init__(self, failures: Failures, pass_on: Callable[[str, Coroutine[Any, Any, Any]], Awaitable[Any]]) -> None:
+        self._failures = failures
+        self._pass = pass_on
+
+    async def note(self, key: ActorKey, fence: Fence, failure: Failure) -> None:
+        """See `Failures.note`."""
+        await self._pass("note", self._failures.note(key, fence, failure))
+
+    async def page(
+        self, actor_type: str | None = None, *, after: ActorKey | None = None, limit: int = 500
+    ) -> Sequence[tuple[ActorKey, Failure]]:
+        """See `Failures.page`."""
+        found = self._failures.page(actor_type, after=after, limit=limit)
+        page: Sequence[tuple[ActorKey, Failure]] = await self._pass("page", found)
+        return page
+
+    async def retry(self, actor_type: str, actor_id: str | None = None) -> int:
+        """See `Failures.retry`."""
+        return int(await self._pass("retry", self._failures.retry(actor_type, actor_id)))
 
 
 class _FaultyPulse:

@@ -37,6 +37,7 @@ def _copy(actor_type: ActorType[Any], suite: Suite, upto: Version) -> None:
         context_factory=actor_type._context_factory,  # noqa: SLF001
         infer_version=actor_type._infer_version,  # noqa: SLF001
         baseline=actor_type.baseline,
+        keep_previous=actor_type.keeps_previous,
     )
     for migration in actor_type.migrations:
         if migration.version <= upto:

@@ -12,6 +12,7 @@ import asyncio
 import shutil
 import tempfile
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from lazymig._bases import BaseWrite, Kept
 from lazymig._entries import Entry, Range
+from lazymig._quarantine import failed
 from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Marks, NodeRecord, Stamp, StoredActor
-from lazymig._rulings import AskActors, AskBases, AskConverting, AskEntries, AskType, Based, TypeFacts
+from lazymig._rulings import AskActors, AskBases, AskConverting, AskEntries, AskFailing, AskType, Based, TypeFacts
 from lazymig._version import pack, parse
 from lazymig.errors import LazymigError
 from lazymig.memory import MemoryStore
@@ -41,6 +43,8 @@ SETS = tuple(
     AppliedSet((pack(parse(version)) for version in versions), floor)
     for versions, floor in [((), 0), (("1.0.0",), 0), (("1.0.0", "1.1.0"), 0), (("2.0.0",), pack(parse("1.0.0")))]
 )
+_AT = datetime(2026, 5, 4, 3, 2, 1, 123456, UTC)
+
 STAMPS = (None, *(Stamp(first, second) for first in SETS for second in SETS[:2]))
 
 nodes = st.sampled_from(NODES)
@@ -62,6 +66,7 @@ bases = st.none() | st.builds(
     st.booleans(),
     st.dictionaries(st.sampled_from(["main", "other", "é"]), kept),
 )
+keeps = st.sampled_from([None, None, True, False])
 kinds = st.sampled_from(["Car", "bus", "none"])
 versions = st.none() | st.sampled_from([0, 1, 2**62])
 some_sets = st.frozensets(st.none() | st.sampled_from(SETS))
@@ -74,6 +79,7 @@ questions = st.one_of(
     st.builds(AskBases, kinds, some_bases),
     st.builds(AskEntries, kinds, st.frozensets(st.sampled_from(SETS)), st.none() | st.sampled_from([0, 1, 2, 2**62])),
     st.builds(AskConverting, kinds, st.sampled_from([1, 2, 2**62])),
+    st.builds(AskFailing, kinds, st.none() | some_sets),
 )
 marks = st.builds(Marks, st.sampled_from([0, 1, 2**62]), st.none() | st.sampled_from([0, 1, 2**62]))
 ranges = st.builds(
@@ -159,6 +165,7 @@ class StoreMachine(RuleBasedStateMachine):
         is_right=st.booleans(),
         epoch=st.integers(0, 2),
         base=bases,
+        keeps=keeps,
     )
     def commit(self, *, is_right: bool, **fields: Any) -> None:
         """A commit, right or wrong."""
@@ -176,6 +183,7 @@ class StoreMachine(RuleBasedStateMachine):
             fields["release"],
             epoch=fields["epoch"],
             base=fields["base"],
+            keeps_previous=fields["keeps"],
         )
         self.both(lambda store: store.commit(change))
 
@@ -191,6 +199,8 @@ class StoreMachine(RuleBasedStateMachine):
         release=st.booleans(),
         stamp=st.sampled_from(STAMPS),
         base=bases,
+        keeps=keeps,
+        clears=st.booleans(),
     )
     def commit_entries(self, *, key: ActorKey, stamp: Stamp | None, release: bool, **fields: Any) -> None:
         """A commit that puts and removes entries, under a claim unless another node has the actor."""
@@ -200,8 +210,26 @@ class StoreMachine(RuleBasedStateMachine):
         stored = self._model._rows.get(key)  # noqa: SLF001  (likewise)
         revision = 0 if stored is None else stored.revision
         change = Commit(key, fence, revision, stamp, fields["writes"], release, fields["entries"], fields["marks"])
-        change = change._replace(epoch=self._epoch(key), base=fields["base"])
+        change = change._replace(epoch=self._epoch(key), base=fields["base"], keeps_previous=fields["keeps"])
+        change = change._replace(clears_failure=fields["clears"])
         self.both(lambda store: store.commit(change))
+
+    @rule(key=keys, attempts=st.integers(1, 3), is_held=st.booleans())
+    def note_failure(self, key: ActorKey, attempts: int, *, is_held: bool) -> None:
+        """A failure is recorded, under a claim or not."""
+        self._number += 1
+        fence = Fence(NODES[0], self._number)
+        if is_held:
+            self.both(lambda store: store.claim(key, fence))
+        failure = failed(None, 1, "name", "error", at=_AT, node="n", checksum=attempts)._replace(attempts=attempts)
+        self.both(lambda store: store.failures.note(key, fence, failure))
+
+    @rule(kind=kinds, key=st.none() | keys, limit=st.integers(1, 4))
+    def look_at_failures(self, kind: str, key: ActorKey | None, limit: int) -> None:
+        """The records are read, and the next try of some comes at once."""
+        self.both(lambda store: store.failures.page(kind, after=key, limit=limit))
+        self.both(lambda store: store.failures.page(after=key, limit=limit))
+        self.both(lambda store: store.failures.retry(kind, None if key is None else key.id))
 
     @rule(kind=kinds, version=versions, is_change=st.booleans())
     def change_policy(self, kind: str, version: int | None, *, is_change: bool) -> None:
@@ -257,6 +285,7 @@ class StoreMachine(RuleBasedStateMachine):
         """Nothing differs behind the scenes."""
         for key in KEYS:
             self.both(lambda store, key=key: store.read(key))  # type: ignore[misc]  # bound now
+            self.both(lambda store, key=key: store.previous(key))  # type: ignore[misc]  # bound now
 
 
 async def _outcome(operation: Callable[[Store], Awaitable[Any]], store: Store) -> Any:
@@ -271,7 +300,7 @@ def _comparable(found: Any) -> Any:
         return ("claim", found.fence, _comparable(found.actor), found.policy)
     if isinstance(found, StoredActor):
         base = None if found.base is None else (*found.base[:3], dict(found.base.states))
-        return (*found[:3], dict(found.states), *found[4:-1], base)
+        return (*found[:3], dict(found.states), *found[4:7], base, found.failure)
     if isinstance(found, TypeFacts):
         assert found.known >= {based.base for based in found.bases} | {of for of in found.actors if of is not None}
         nodes = [(node.node_id, node.is_alive) for node in found.nodes]

@@ -1,7 +1,7 @@
 """What a store has of actors, walked through in order and summed up: equal on every store that has the same.
 
-A digest covers all that is kept of an actor but its lock. Applied sets go in by their versions, entries by table and
-key; a type's digest is one over those of its actors, in order of their ids.
+A digest covers all that is kept of an actor but its lock, and the record of a migration that failed. Applied sets go in
+by their versions, entries by table and key; a type's digest is one over those of its actors, in order of their ids.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lazymig.copies import CopiedEntry, Outline
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
-    from lazymig._records import ActorKey, AppliedSet, Stamp, StoredActor
+    from lazymig._records import ActorKey, AppliedSet, Previous, Stamp, StoredActor
     from lazymig.copies import Whole
     from lazymig.store import Store
 
@@ -120,13 +120,13 @@ def content_of(whole: Whole) -> Content:
     """Return what an actor comes to."""
     digest = _Digest()
     digest.add_entries(whole.entries)
-    return digest.content(whole.actor)
+    return digest.content(whole.actor, whole.previous)
 
 
 async def read_content(store: Store, key: ActorKey) -> Content | None:
     """Return what a stored actor comes to that is read page by page; None if it is written all the time."""
     for _ in range(TRIES):
-        actor = await store.read(key)
+        actor, previous = await store.read(key), await store.previous(key)
         if actor is None:
             break
         digest = _Digest()
@@ -134,7 +134,7 @@ async def read_content(store: Store, key: ActorKey) -> Content | None:
             digest.add_entries(page)
         after = await store.read(key)
         if after is not None and after.revision == actor.revision:
-            return digest.content(actor)
+            return digest.content(actor, previous)
     return None
 
 
@@ -150,11 +150,11 @@ class _Digest:
             self._add(table.encode(), key.encode(), data, _text(applied))
             self._entries += 1
 
-    def content(self, actor: StoredActor) -> Content:
+    def content(self, actor: StoredActor, previous: Previous | None) -> Content:
         """Add what is not entries; return what it came to."""
         stamp, base = actor.stamp, actor.base
         self._add(actor.key.type.encode(), actor.key.id.encode(), str(actor.revision).encode())
-        self._add(*((b"", b"", b"") if stamp is None else (_text(stamp.applied), _text(stamp.writer), _moment(stamp))))
+        self._add(*_stamp(stamp))
         self._add(f"{actor.marks.converting} {actor.marks.oldest}".encode())
         for name, data in sorted(actor.states.items()):
             self._add(b"state", name.encode(), data)
@@ -162,6 +162,10 @@ class _Digest:
             self._add(b"base", _text(base.applied), f"{base.revision} {base.digest}".encode())
             for name, kept in sorted(base.states.items()):
                 self._add(b"none" if kept.data is None else b"kept", name.encode(), kept.data or b"")
+        if previous is not None:
+            self._add(b"previous", *_stamp(previous.stamp))
+            for name, data in sorted(previous.states.items()):
+                self._add(b"state", name.encode(), data)
         return Content(actor.revision, len(actor.states), self._entries, self._digest.digest())
 
     def _add(self, *values: bytes) -> None:
@@ -175,5 +179,8 @@ def _text(applied: AppliedSet) -> bytes:
     return f"{applied.floor} {applied.packed}".encode()
 
 
-def _moment(stamp: Stamp) -> bytes:
-    return b"" if stamp.migrated_at is None else str(write_time(stamp.migrated_at)).encode()
+def _stamp(stamp: Stamp | None) -> tuple[bytes, bytes, bytes]:
+    if stamp is None:
+        return b"", b"", b""
+    time = b"" if stamp.migrated_at is None else str(write_time(stamp.migrated_at)).encode()
+    return _text(stamp.applied), _text(stamp.writer), time

@@ -3,7 +3,8 @@
 Rules:
 
 1. An actor is copied if the target has none, or one of a lower revision that no living node holds. So a copy may be
-   stopped anywhere and run again: what was copied is passed over, by its revision alone.
+   stopped anywhere and run again: what was copied is passed over, by its revision alone. (Therefore the record of a
+   migration that failed goes with the actor, and is not compared: it moves no revision.)
 2. Releases and write versions go first: a node that starts on the target meanwhile is judged as it will be.
 3. Memory is bounded by a batch, `MAX_BATCH_ACTORS` or `MAX_BATCH_BYTES`. A larger actor goes page by page, and is an
    actor in the target with its last page; if it is written meanwhile, it begins anew.
@@ -87,7 +88,7 @@ async def copy(
     types: Iterable[str] | None = None,
     progress: Callable[[CopyReport], object] | None = None,
 ) -> CopyReport:
-    """Copy actors with their entries, bases and stamps, releases and write versions; then compare both stores.
+    """Copy all that is kept of actors, releases and write versions; then compare both stores.
 
     Locks, nodes and travelling calls are not copied. What the target has of a higher revision is left alone, and so is
     what is active there; both are named as differences, as is what was written in the source meanwhile.
@@ -202,6 +203,7 @@ class _Copy:
         actor = await self._source.read(key)
         if actor is None:
             return Put.NOT_OLDER
+        previous = await self._source.previous(key)
         draft = uuid.uuid4().hex
         has_begun = False
         async for page in pages(self._source, key):
@@ -216,9 +218,10 @@ class _Copy:
         after = await self._source.read(key)
         if after is None or after.revision != actor.revision:
             return None
+        whole = Whole(actor, previous=previous)
         if has_begun:
-            return await self._target.copies.finish(actor, draft)
-        return (await self._target.copies.put(key.type, [Whole(actor)]))[0]
+            return await self._target.copies.finish(whole, draft)
+        return (await self._target.copies.put(key.type, [whole]))[0]
 
     def _count(self, *, copied: int = 0, present: int = 0) -> None:
         self.report = replace(self.report, copied=self.report.copied + copied, present=self.report.present + present)

@@ -69,6 +69,9 @@ METHODS = {
         "tests/test_bases.py tests/test_base_turns.py "
         "tests/test_base_recall.py tests/test_bases_above_pins.py -k memory"
     ),
+    "what is kept": "tests/test_stores.py::TestSQLitePrevious",
+    "what is kept on PostgreSQL": "tests/test_stores.py::TestPostgresPrevious",
+    "going back": "tests/test_restoring.py tests/test_restoring_entries.py tests/test_restoring_plans.py -k memory",
     "plans of deploys": "tests/test_rollout_plans.py -k memory",
     "eager conversion": "tests/test_eager_conversion.py tests/test_eager_writing.py",
 }
