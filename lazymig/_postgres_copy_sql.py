@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig._postgres_dealing import ACTORS, OF_ACTORS, found_in
 from lazymig._postgres_sql import LOCK_POLICIES, LOCK_SOON, NOW, OPTIONS, in_schema
-from lazymig._sql_copies import NOTHING, CopyDialect, EntryValue, FailureValue, NamedValue, PreviousValue
+from lazymig._sql_copies import CopyDialect
+from lazymig._sql_copy_rows import NOTHING, EntryValue, FailureValue, NamedValue, PreviousValue
 from lazymig._sql_operations import last, trip
 from lazymig.copies import VALUE_BYTES
 from lazymig.errors import StoreError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from lazymig._sql_copies import Values
+    from lazymig._sql_copy_rows import Values
     from lazymig._sql_operations import Found, Operation, Rows
 
 _READ = f"""

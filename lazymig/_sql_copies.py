@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lazymig import _rows
-from lazymig._sql_failures import write_failure
+from lazymig._sql_copy_rows import NOTHING, Values, entries_of, entry_values, values_of
 from lazymig._sql_operations import last, trip
 from lazymig._sql_previous import previous_of
 from lazymig.copies import CopiedEntry, Outline, Put, TypeSettings, Whole
-from lazymig.errors import CorruptStateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -20,97 +19,6 @@ if TYPE_CHECKING:
     from lazymig._records import ActorKey, StoredActor
     from lazymig._sql_lineage import Learning, Lineage
     from lazymig._sql_operations import Connection, Found, Operation, Rows, Statement
-
-
-class NamedValue(NamedTuple):
-    """A state, or one of a base.
-
-    Attributes:
-        id: The actor's.
-        name: The state's.
-        value: Encoded; None only in a base: there was none.
-    """
-
-    id: str
-    name: str
-    value: bytes | None
-
-
-class EntryValue(NamedTuple):
-    """An entry.
-
-    Attributes:
-        id: The actor's.
-        name: The table's.
-        key: The entry's.
-        value: Encoded.
-        lineage: Names what was applied to it.
-    """
-
-    id: str
-    name: str
-    key: str
-    value: bytes
-    lineage: int
-
-
-class PreviousValue(NamedTuple):
-    """A state as it was before a commit across a major version.
-
-    Attributes:
-        id: The actor's.
-        name: The state's.
-        value: Encoded.
-        lineage: Of the stamp then.
-        written_by: Likewise.
-        migrated_at: Likewise.
-    """
-
-    id: str
-    name: str
-    value: bytes
-    lineage: int | None
-    written_by: int | None
-    migrated_at: int | None
-
-
-class FailureValue(NamedTuple):
-    """The record of a migration that failed, as `write_failure` gives it.
-
-    Attributes:
-        id: The actor's.
-        failed_at: When it did.
-        retry_at: When it is tried again.
-        record: The rest.
-    """
-
-    id: str
-    failed_at: int
-    retry_at: int
-    record: str
-
-
-class Values(NamedTuple):
-    """What is stored of actors beside their rows.
-
-    Attributes:
-        states: Their states.
-        kept: Those of their bases.
-        previous: Those from before a major version.
-        failures: Their records of failures.
-        entries: Their entries, in order.
-    """
-
-    states: list[NamedValue]
-    kept: list[NamedValue]
-    previous: list[PreviousValue]
-    failures: list[FailureValue]
-    entries: list[EntryValue]
-
-    @property
-    def tables(self) -> tuple[Sequence[tuple[Any, ...]], ...]:
-        """The same, in this order."""
-        return tuple(self)
 
 
 class CopyDealing(Protocol):
@@ -268,7 +176,7 @@ class SqlCopies:
             actor = yield from self._read_actor(key, found, lineage)
             previous = yield from previous_of(key, kept, lineage)
             if actor.revision:
-                wholes.append(Whole(actor, tuple((yield from _entries(key, entries, lineage))), previous))
+                wholes.append(Whole(actor, tuple((yield from entries_of(key, entries, lineage))), previous))
         return wholes
 
     def _note(self, actor_type: str, settings: TypeSettings) -> Operation[None]:
@@ -289,7 +197,7 @@ class SqlCopies:
         taken = yield from self._take(actor_type, rows)
         ours = [whole for whole in ordered if whole.actor.key.id in taken]
         if ours:
-            values = yield from _values(ours, lineage)
+            values = yield from values_of(ours, lineage)
             yield from self._sql.dealing.clear(actor_type, [whole.actor.key.id for whole in ours])
             yield from self._sql.dealing.fill(actor_type, values)
         outcomes = []
@@ -303,14 +211,14 @@ class SqlCopies:
     ) -> Operation[Put]:
         taken = yield from self._take(key.type, [{**NOTHING, "id": key.id}], below=revision)
         if taken:
-            rows = yield from _entry_values(key, entries, lineage)
+            rows = yield from entry_values(key, entries, lineage)
             yield from self._sql.dealing.clear(key.type, [key.id])
             yield trip((self._sql.put_draft, _of_draft(key, draft)))
             yield from self._sql.dealing.fill(key.type, Values([], [], [], [], rows))
         return (yield from self._outcome(key, revision, taken))
 
     def _add(self, key: ActorKey, draft: str, entries: Sequence[CopiedEntry], lineage: Lineage) -> Operation[bool]:
-        rows = yield from _entry_values(key, entries, lineage)
+        rows = yield from entry_values(key, entries, lineage)
         (found,) = yield trip((self._sql.lock_draft, _of_draft(key, draft)))
         if found:
             yield from self._sql.dealing.fill(key.type, Values([], [], [], [], rows))
@@ -326,7 +234,7 @@ class SqlCopies:
         (ended,) = yield trip((self._sql.end_draft, _of_draft(key, draft)))
         if not taken or not ended:
             raise _DraftLostError
-        values = yield from _values([whole], lineage)
+        values = yield from values_of([whole], lineage)
         yield from self._sql.dealing.fill(key.type, values)
         return Put.STORED
 
@@ -353,71 +261,9 @@ class SqlCopies:
         return row
 
 
-NOTHING: Mapping[str, Any] = {
-    "revision": 0,
-    "version": None,
-    "lineage": None,
-    "written_by": None,
-    "migrated_at": None,
-    "converting": 0,
-    "oldest": None,
-    "base_lineage": None,
-    "base_revision": None,
-    "base_digest": None,
-    "failing": False,
-}
-"""The row of an actor of which nothing is stored."""
-
-
 def _id_of(whole: Whole) -> str:
     return whole.actor.key.id
 
 
 def _of_draft(key: ActorKey, draft: str) -> dict[str, Any]:
     return {"type": key.type, "id": key.id, "draft": draft}
-
-
-def _values(wholes: Sequence[Whole], lineage: Lineage) -> Operation[Values]:
-    """Return all that is stored of actors beside their rows."""
-    values = Values([], [], [], [], [])
-    for actor, entries, previous in wholes:
-        key = actor.key
-        values.states.extend(NamedValue(key.id, *state) for state in sorted(actor.states.items()))
-        if actor.base is not None:
-            values.kept.extend(NamedValue(key.id, name, kept.data) for name, kept in sorted(actor.base.states.items()))
-        if previous is not None:
-            stamp = yield from lineage.columns(key.type, previous.stamp)
-            columns = stamp["lineage"], stamp["written_by"], stamp["migrated_at"]
-            values.previous.extend(PreviousValue(key.id, *state, *columns) for state in sorted(previous.states.items()))
-        if actor.failure is not None:
-            values.failures.append(FailureValue(key.id, **write_failure(actor.failure)))
-        values.entries.extend((yield from _entry_values(key, entries, lineage)))
-    return values
-
-
-def _entry_values(key: ActorKey, entries: Sequence[CopiedEntry], lineage: Lineage) -> Operation[list[EntryValue]]:
-    """Return rows of entries in order."""
-    numbers = {}
-    for applied in {entry.applied for entry in entries}:
-        numbers[applied] = yield from lineage.id(key.type, applied)
-    rows = [EntryValue(key.id, entry.table, entry.key, entry.data, numbers[entry.applied]) for entry in entries]
-    return sorted(rows)
-
-
-def _entries(key: ActorKey, rows: Rows, lineage: Lineage) -> Operation[list[CopiedEntry]]:
-    sets = {}
-    for number in dict.fromkeys(row[3] for row in rows):
-        try:
-            sets[number] = yield from lineage.get(key, number)
-        except CorruptStateError as error:
-            raise CorruptStateError(key, f"of an entry, {error.reason}") from error
-    by_table: dict[Any, list[Any]] = {}
-    for name, *row in rows:
-        by_table.setdefault(name, []).append(row)
-    entries = []
-    for name, of_table in by_table.items():
-        table = _rows.read_table(key, name)
-        keys, data, numbers = _rows.read_entries(key, table, of_table)
-        columns = zip(keys, data, map(sets.__getitem__, numbers), strict=True)
-        entries += [CopiedEntry(table, entry_key, value, applied) for entry_key, value, applied in columns]
-    return entries

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from lazymig._sql_copies import Values
+    from lazymig._sql_copy_rows import Values
     from lazymig._sql_operations import Found, Operation, Rows
 
 _TAKE = """

@@ -122,7 +122,7 @@ async def test_a_migration_that_outlasts_its_caller_is_recorded_before_the_lock_
             await node.call("Ship", "a", "look")
         faulty.arm(None)
         gate.set()
-        await until(lambda: "release" in faulty.calls)
+        await until(lambda: not node._residents.is_finishing(KEY))
         assert faulty.calls == ["note", "release"]
         with pytest.raises(errors.QuarantinedError):
             await node.call("Ship", "a", "look")

@@ -38,7 +38,7 @@ def command(output: Output, file: str, store: str | None) -> None:
 
 
 async def _run(settings: Settings, file: str, shown: Progress) -> None:
-    async with opened(settings) as store:
+    async with opened(settings, read_only=True) as store:
         with stopping() as stop:
 
             def on_progress(share: float) -> None:

@@ -46,7 +46,7 @@ def command(output: Output, source: str, target: str, types: tuple[str, ...]) ->
 
 
 async def _run(ours: Settings, theirs: Settings, types: Sequence[str], shown: Progress) -> CopyReport:
-    async with opened(ours) as source:
+    async with opened(ours, read_only=True) as source:
         await _check_types(source, types)
         async with opened(theirs, create=True) as target:
             if is_one(source, target):
