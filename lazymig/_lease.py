@@ -104,8 +104,8 @@ class Lease:
 
     @property
     def time(self) -> datetime:
-        """The store's wall clock now, by this node's since the lock was got."""
-        return self.now + timedelta(seconds=self._membership.clock() - self._claimed)
+        """The store's wall clock now: since the lock was got, by whole seconds of this node's."""
+        return self.now + timedelta(seconds=int(self._membership.clock() - self._claimed))
 
     @property
     def node_label(self) -> str:

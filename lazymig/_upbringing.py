@@ -10,16 +10,18 @@ Rules:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazymig import _storing, _upgrade
 from lazymig._eager import Conversions
 from lazymig._holding import PolicyChangedError, values_of
 from lazymig._inspection import decode_state
-from lazymig._quarantining import recording
+from lazymig._quarantining import record
 from lazymig._running import RUNNING, Running
+from lazymig._slots import give_way, has_slot
 from lazymig._tables import Tables
-from lazymig.errors import ActivationError
+from lazymig.errors import ActivationError, MigrationFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,27 +91,35 @@ class Upbringing:
         self._telling = telling
         self._slots = slots if plan.runs or eager else None
 
-    @property
-    def may_take_long(self) -> bool:
-        """Whether it is known to have something async, or entries to convert, or to have to wait for a slot."""
-        return bool(self._eager) or self._plan.is_async or (self._slots is not None and self._slots.is_full)
-
-    async def run(self) -> None:
+    async def run(self, seconds: float) -> None:
         """Convert entries, run the plan on copies, commit what came out, and let the handles see it.
 
         Anew, if the write policy was changed meanwhile: nothing was stored then but converted entries. What fails is
-        recorded, under the same lock.
+        recorded, under the same lock. What may take long, or has to wait, does so in a task of its own.
+
+        Args:
+            seconds: How long to wait for that.
+
+        Raises:
+            ActivationInProgressError: It takes longer, and goes on.
         """
-        if self._slots is None:
-            await self._run_noting()
-            return
-        async with self._slots.one():
+        slots = self._slots
+        run = self._run_noting if slots is None else partial(self._run_in_slot, slots)
+        is_long = self._eager or self._plan.is_async or (slots is not None and slots.is_full)
+        running = self._holding.migrate(run, seconds) if is_long else run()
+        await (give_way(running) if has_slot() else running)
+
+    async def _run_in_slot(self, slots: Slots) -> None:
+        async with slots.one():
             await self._lease.check()  # it may have been lost meanwhile
             await self._run_noting()
 
     async def _run_noting(self) -> None:
-        async with recording(self._holding, self._lease, self._telling):
+        try:
             await self._bring_up()
+        except MigrationFailedError as error:
+            await record(self._holding, self._lease, self._telling, error)
+            raise
 
     async def _bring_up(self) -> None:
         holding = self._holding

@@ -11,8 +11,7 @@ Rules:
 5. What reads or writes the stored states takes turns within an activation: a task beside another one sees its commit
    entirely or not at all.
 6. An actor that failed to come up has not activated, even if its own code swallowed the error.
-7. Migrations that may take long, or wait for a slot, run in a task of their own, see `lazymig._migrating`; the others
-   make none.
+7. Migrations that may take long, or wait, run in a task of their own, see `lazymig._migrating`; the others make none.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from lazymig._lowering import Lowering, lowered_entries
 from lazymig._records import MAX_NAME_BYTES, check_text
 from lazymig._running import REHEARSING, running_in
 from lazymig._settling import Settling
-from lazymig._slots import give_way
 from lazymig._tables import Tables
 from lazymig._telling import SILENT, Telling
 from lazymig._upbringing import Upbringing
@@ -133,9 +131,8 @@ class Activation:
         before, nor in a dry run of a sweep. A ``context_factory`` hands it on. False where no migration runs.
         """
         running = running_in(self)
-        if running is None or running.step is None:
-            return False
-        return REHEARSING.get() or self._holding.is_projection(running.step.packed)
+        step = None if running is None else running.step
+        return step is not None and (REHEARSING.get() or self._holding.is_projection(step.packed))
 
     @overload
     def state(self, name: str | None = ..., *, type: type[T]) -> State[T]: ...
@@ -359,14 +356,11 @@ class Activation:
             holding.check_writable()
             holding.check_quarantine(runs=plan.runs or bool(eager))
             work = Upbringing(self, holding, self._states, lease, plan, eager, self._telling, self._slots)
-            is_long = work.may_take_long
-            await give_way(holding.migrate(work.run, self._activation_seconds) if is_long else work.run())
+            await work.run(self._activation_seconds)
         elif plan.takes_base:
             self._take(plan)
-            holding.note_up()
         else:
-            holding.plan = plan
-            holding.note_up()
+            holding.take(plan)
         self._telling.activated(lease.stamp, len(plan.steps))
 
     def _take(self, plan: Plan) -> None:

@@ -204,7 +204,7 @@ async def test_the_scenarios_strike_every_operation_of_a_store(tmp_path: Path) -
     of_rulings = {"rule", "stragglers", "entry_census"}
     of_restoring = {"previous"}  # see tests/test_restoring_faults.py
     of_others = of_operators | of_tables | of_rulings | of_restoring
-    others = operations(Pulse) - {"close"} | operations(Failures)
+    others = operations(Pulse) - {"close"} | {f"failures.{name}" for name in operations(Failures)}
     assert struck | pulse | of_others == operations(Store) | others
 
 

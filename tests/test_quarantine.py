@@ -123,7 +123,7 @@ async def test_a_migration_that_outlasts_its_caller_is_recorded_before_the_lock_
         faulty.arm(None)
         gate.set()
         await until(lambda: not node._residents.is_finishing(KEY))
-        assert faulty.calls == ["note", "release"]
+        assert faulty.calls == ["failures.note", "release"]
         with pytest.raises(errors.QuarantinedError):
             await node.call("Ship", "a", "look")
 
@@ -137,7 +137,7 @@ async def test_a_failure_that_can_not_be_recorded_is_told_all_the_same(
         faulty.arm(Fault(1, when, "error"))
         with pytest.raises(errors.MigrationFailedError, match="no mast"):
             await node.call("Ship", "a", "look")
-        assert faulty.calls == ["claim", "note", "release"]
+        assert faulty.calls == ["claim", "failures.note", "release"]
     assert "could not be recorded" in caplog.text
     assert [type(event).__name__ for event in yard.events if isinstance(event, hooks.ActorEvent)] == ["MigrationFailed"]
     assert (await yard.record() is None) == (when == "before")
@@ -549,3 +549,38 @@ async def test_what_is_no_store_type_or_id_is_refused(store: Store) -> None:
         rollout.quarantined(store, "")
     with pytest.raises(errors.InvalidKeyError):
         await rollout.retry(store, "Ship", "")
+
+
+# --- sweeps ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_batches", [False, True])
+async def test_a_sweep_records_what_fails_and_leaves_what_is_quarantined(yard: Yard, *, in_batches: bool) -> None:
+    def hoist(state: Any, context: Any) -> None:
+        yard.ran += 1
+        if state["masts"] == 1 and yard.fails is not None:
+            raise yard.fails
+
+    def make() -> Suite:
+        suite = Suite("ships")
+        ship = suite.actor_type("Ship", context_factory=None if in_batches else lambda activation: activation)
+        ship.migration("1.0.0")(add_sails)
+        ship.migration("2.0.0")(hoist)
+        return suite
+
+    await yard.timed.insert("Ship", "state", [(f"b{number}", b'{"masts":2}') for number in range(3)])
+    first = await rollout.sweep(yard.store, make(), "Ship")
+    assert (first.migrated, [(one.key, str(one.version)) for one in first.failed]) == (3, [(KEY, "2.0.0")])
+    record = await yard.record()
+    assert record is not None
+    assert (record.attempts, record.error) == (1, "ValueError: no mast")
+    assert record.node.startswith("sweep of Ship")
+
+    ran = yard.ran
+    again = await rollout.sweep(yard.store, make(), "Ship")
+    assert (again.migrated, [str(one.version) for one in again.failed], yard.ran) == (0, ["2.0.0"], ran)
+    assert "is quarantined until" in again.failed[0].error
+    yard.fails = None
+    await rollout.retry(yard.store, "Ship")
+    assert (await rollout.sweep(yard.store, make(), "Ship")).migrated == 1
+    assert (await yard.read()).failure is None

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from lazymig._bases import WritePolicy
     from lazymig._entries import Count, Page, Range
     from lazymig._fleet_records import Call, CallState, NodeStatus
-    from lazymig._quarantine import Failure
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, Previous, StoredActor
     from lazymig._rulings import Ruling
     from lazymig.copies import Copies
@@ -82,7 +81,7 @@ class FaultyStore:
         self.post = _FaultyPost(store.post, self._pass)
         self.copies = cast("Copies", _FaultyPart("copies", store.copies, self._pass))
         self.sweeping = cast("Sweeping", _FaultyPart("sweeping", store.sweeping, self._pass))
-        self.failures = _FaultyFailures(store.failures, self._pass)
+        self.failures = cast("Failures", _FaultyPart("failures", store.failures, self._pass))
 
     def arm(self, fault: Fault | None, victim: asyncio.Task[Any] | None = None) -> None:
         """Begin to count, and let this fault come; None only counts."""
@@ -317,30 +316,6 @@ class _FaultyPart:
         """Return an operation that is passed on."""
         operation = getattr(self._part, name)
         return lambda *args, **kwargs: self._pass(f"{self._name}.{name}", operation(*args, **kwargs))
-
-
-class _FaultyFailures:
-    """The records of failures of a `FaultyStore`."""
-
-    def __init__(self, failures: Failures, pass_on: Callable[[str, Coroutine[Any, Any, Any]], Awaitable[Any]]) -> None:
-        self._failures = failures
-        self._pass = pass_on
-
-    async def note(self, key: ActorKey, fence: Fence, failure: Failure) -> None:
-        """See `Failures.note`."""
-        await self._pass("note", self._failures.note(key, fence, failure))
-
-    async def page(
-        self, actor_type: str | None = None, *, after: ActorKey | None = None, limit: int = 500
-    ) -> Sequence[tuple[ActorKey, Failure]]:
-        """See `Failures.page`."""
-        found = self._failures.page(actor_type, after=after, limit=limit)
-        page: Sequence[tuple[ActorKey, Failure]] = await self._pass("page", found)
-        return page
-
-    async def retry(self, actor_type: str, actor_id: str | None = None) -> int:
-        """See `Failures.retry`."""
-        return int(await self._pass("retry", self._failures.retry(actor_type, actor_id)))
 
 
 class _FaultyPulse:

@@ -13,6 +13,7 @@ from lazymig._bases import NO_POLICY, BaseWrite, Kept, WritePolicy
 from lazymig._entries import Entry
 from lazymig._records import NO_MARKS, ActorKey, Claim, Commit, Fence, Held, Marks, NodeRecord, Stamp
 from lazymig._version import pack, parse
+from lazymig.testing.failure_suite import failure, note
 from lazymig.testing.ruling_bench import pin
 from lazymig.testing.store_bench import LEASE_SECONDS, StoreBench
 from lazymig.testing.store_suite import FIRST, SECOND, applied, claimed
@@ -94,10 +95,12 @@ class SweepSuite(StoreBench):
         await put(store, "held")
         assert isinstance(await store.claim(ActorKey("Car", "held"), Fence("n2", 2)), Claim)
         assert isinstance(await store.claim(ActorKey("Car", "unstored"), Fence("n2", 2)), Claim)
+        await put(store, "failing")
+        await note(store, ActorKey("Car", "failing"), failure())
         await put(store, "plain")
 
         assert (await sweep(store)).ids == ["plain"]
-        for actor_id in ("entries", "converting", "base", "other state"):
+        for actor_id in ("entries", "converting", "base", "other state", "failing"):
             found = await store.read(ActorKey("Car", actor_id))
             assert found is not None
             assert found.owner is None

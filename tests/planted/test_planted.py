@@ -73,6 +73,10 @@ METHODS = {
     "what is kept on PostgreSQL": "tests/test_stores.py::TestPostgresPrevious",
     "going back": "tests/test_restoring.py tests/test_restoring_entries.py tests/test_restoring_plans.py -k memory",
     "plans of deploys": "tests/test_rollout_plans.py -k memory",
+    "failures contract": "tests/test_stores.py::TestSQLiteFailures",
+    "failures contract on PostgreSQL": "tests/test_stores.py::TestPostgresFailures",
+    "quarantine": "tests/test_quarantine.py -k memory",
+    "bounded migrations": "tests/test_max_migrations.py -k memory",
     "eager conversion": "tests/test_eager_conversion.py tests/test_eager_writing.py",
 }
 """The tests that make up a method; the first failure ends it."""
