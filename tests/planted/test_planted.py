@@ -77,6 +77,10 @@ METHODS = {
     "failures contract on PostgreSQL": "tests/test_stores.py::TestPostgresFailures",
     "quarantine": "tests/test_quarantine.py -k memory",
     "bounded migrations": "tests/test_max_migrations.py -k memory",
+    "sweeps contract": "tests/test_stores.py::TestSQLiteSweeps",
+    "sweeps contract on PostgreSQL": "tests/test_stores.py::TestPostgresSweeps",
+    "sweeps": "tests/test_sweep.py -k memory",
+    "sweeps under pins": "tests/test_sweep_pins.py -k memory",
     "eager conversion": "tests/test_eager_conversion.py tests/test_eager_writing.py",
 }
 """The tests that make up a method; the first failure ends it."""
