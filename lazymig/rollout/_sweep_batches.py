@@ -4,7 +4,7 @@ Rules:
 
 1. An actor is brought up here only if its applied set and its main state are all that is to be known of it, and its
    migrations are plain functions that get a context object of the type: nothing that they do can reach an activation.
-   Nor is anything to be kept of it, see `Commit.keeps_previous`.
+   Nor is anything to be kept of it, see `Commit.keeps_previous`; what was, goes with another major version.
 2. What fails here is given back as it was, and tried once more by itself, as an activation does it: there it fails by
    name.
 """
@@ -100,6 +100,7 @@ class Batches:
         changes = [(actor_id, data) for actor_id, data in made.items() if data is not None]
         released = [actor_id for actor_id, data in made.items() if data is None] if len(changes) < len(made) else []
         stamp = Stamp(self._type.chain.release if plan is None else plan.applied, self._type.chain.release, batch.now)
+        version = 0 if applied is None else applied.highest
         lost = await uncut(
             self._store.sweeping.commit(
                 self._type.name,
@@ -109,6 +110,7 @@ class Batches:
                 stamp=stamp,
                 epoch=batch.policy.epoch,
                 released=released,
+                drops_previous=is_newer_major(stamp.applied.highest, version),
             )
         )
         if isinstance(lost, WritePolicy):  # they come again, for that one
@@ -122,7 +124,6 @@ class Batches:
             after = sum(len(data) for _, data in stored)
             pairs = zip(batch.ids, batch.data, strict=True)
             before = sum(len(data) for actor_id, data in pairs if actor_id not in unstored)
-        version = 0 if applied is None else applied.highest
         self._tally.add(version, len(batch.ids) - len(unstored), before, after)
 
     def _migrate(self, batch: Batch, steps: Sequence[Migration]) -> dict[str, bytes | None]:
