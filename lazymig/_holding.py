@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazymig import _entry_plan, _plan, _quarantine, _shapes, _version
 from lazymig._migrating import Migrating
+from lazymig._slots import give_way, has_slot
 from lazymig._turn import TURN
 from lazymig.errors import (
     ActivationClosedError,
@@ -109,6 +110,13 @@ class Holding:
         Raises:
             ActivationInProgressError: Migrations whose caller has left go on for too long.
         """
+        taking = self._take_turn()
+        return await (give_way(taking, self._give_turn) if has_slot() else taking)
+
+    async def _give_turn(self) -> None:
+        self.turns.release()
+
+    async def _take_turn(self) -> Lease:
         await self.turns.acquire()
         while self.migrating is not None and not (self.migrating.task.done() or self.is_closed):
             self.turns.release()  # the others wait beside us, none for longer than its own time

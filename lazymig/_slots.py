@@ -3,9 +3,12 @@
 Rules:
 
 1. Who waits for a slot has its actor's lock, and keeps it. Slots are given in the order in which they were asked for.
-2. Code in a slot that waits for another actor, by a call or a block, gives the slot up until it goes on. So nobody who
-   has a slot waits for somebody who needs one, however many others wait in between, on this node or elsewhere.
-3. A slot is held until the migrations have ended, also those that outlast their caller.
+2. Code in a slot that waits for another actor, by a call, a block, or what others have of it in a block, gives the slot
+   up until it goes on. So nobody who has a slot waits for somebody who needs one, however many others wait in between,
+   on this node or elsewhere.
+3. A wait that is cut off, by a timeout say, ends at once: what goes on then does so without a slot until its next wait.
+   One that got something, and is cut off before it has its slot again, gives that back.
+4. A slot is held until the migrations have ended, also those that outlast their caller.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
 T = TypeVar("T")
 
@@ -95,20 +98,36 @@ def has_slot() -> bool:
     return _SLOT.get() is not None
 
 
-async def give_way(waiting: Coroutine[Any, Any, T]) -> T:
-    """Await something that may wait for another actor: without the slot of the code that runs, if it is in one."""
+async def give_way(waiting: Coroutine[Any, Any, T], undo: Callable[[], Awaitable[None]] | None = None) -> T:
+    """Await something that may wait for another actor: without the slot of the code that runs, if it is in one.
+
+    Args:
+        waiting: Awaited.
+        undo: Gives back what that got, if nobody is told of it.
+    """
     slot = _SLOT.get()
     if slot is None:
         return await waiting
     slot.waits += 1
     slot.give()
-    is_cut_off = False
+    is_cut_off = is_done = False
     try:
-        return await waiting
+        got = await waiting
+        is_done = True
     except (asyncio.CancelledError, GeneratorExit):
         is_cut_off = True
         raise
     finally:
         slot.waits -= 1
         if not is_cut_off:
-            await slot.take()
+            await _take_back(slot, undo if is_done else None)
+    return got
+
+
+async def _take_back(slot: _Slot, undo: Callable[[], Awaitable[None]] | None) -> None:
+    try:
+        await slot.take()
+    except BaseException:
+        if undo is not None:
+            await undo()
+        raise
