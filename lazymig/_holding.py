@@ -247,7 +247,8 @@ class Holding:
         self.plan = plan
         if self.lease is None:
             return
-        self.note_up()
+        if plan.runs or self.lease.marks.oldest is None:  # else it may be one of the entries that failed
+            self.note_up()
         if projected is not None:
             self.memory = InMemory(self.lease.revision, projected, plan.applied, is_base=False)
         elif plan.takes_base and self.memory is None and self.lease.base is not None:
