@@ -32,28 +32,31 @@ class _Slot:
         waits: How many waits of its code for other actors are under way.
         has_ended: Whether the migrations have.
         is_held: Whether it is taken.
+        taking: Held by the one of its tasks that takes it.
     """
 
-    __slots__ = ("free", "has_ended", "is_held", "waits")
+    __slots__ = ("free", "has_ended", "is_held", "taking", "waits")
 
     def __init__(self, free: asyncio.Semaphore) -> None:
         self.free = free
         self.waits = 0
         self.has_ended = False
         self.is_held = False
+        self.taking = asyncio.Lock()
 
     @property
     def is_wanted(self) -> bool:
         return not (self.has_ended or self.waits or self.is_held)
 
     async def take(self) -> None:
-        if not self.is_wanted:
-            return
-        await self.free.acquire()
-        if self.is_wanted:
-            self.is_held = True
-        else:  # something else was begun, or has ended, meanwhile
-            self.free.release()
+        async with self.taking:  # a second slot would be waited for while the first is held
+            if not self.is_wanted:
+                return
+            await self.free.acquire()
+            if self.is_wanted:
+                self.is_held = True
+            else:  # something else was begun, or has ended, meanwhile
+                self.free.release()
 
     def give(self) -> None:
         if self.is_held:

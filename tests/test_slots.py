@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.test_max_migrations import Fleet, legacy, lined_up, pulls
-from tests.test_node import until
+from tests.test_node import settle, until
 
 if TYPE_CHECKING:
     from lazymig import Node
@@ -92,3 +92,31 @@ async def test_who_is_cancelled_before_it_goes_on_leaves_an_activation_that_othe
             assert await shared.state().load() == {}
         fleet.gates["c"].set()
         assert await third == "c"
+
+
+async def test_of_tasks_of_a_migration_that_go_on_together_one_takes_the_slot(legacy: Store) -> None:
+    fleet = Fleet("d")
+    begin, go_on = asyncio.Event(), asyncio.Event()
+    answers: list[str] = []
+    async with fleet.node(legacy, 1) as node:
+        await node.call("Tug", "b", "pull")
+
+        async def call_b(go: asyncio.Event) -> None:
+            await go.wait()
+            answers.append(await node.call("Tug", "b", "pull"))
+
+        async def call_twice() -> None:
+            await asyncio.gather(call_b(begin), call_b(go_on))
+
+        fleet.does["a"] = call_twice
+        first, second = await lined_up(node, "ad")
+        begin.set()
+        await until(lambda: "d" in fleet.running)
+        await someone_waits(node)
+        go_on.set()
+        await node.call("Tug", "b", "pull")
+        await settle()  # both have called, and wait for the slot of d
+        fleet.gates["d"].set()
+        async with asyncio.timeout(5):
+            assert [await first, await second] == ["a", "d"]
+    assert answers == ["b", "b"]
