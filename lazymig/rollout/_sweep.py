@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +20,7 @@ import orjson
 
 from lazymig import _options, _version
 from lazymig._uncut import uncut
-from lazymig.errors import DefinitionError, NewerStateError, UnknownActorTypeError
+from lazymig.errors import DefinitionError, NewerStateError, StoreError, UnknownActorTypeError
 from lazymig.rollout._preflight import rehearse
 from lazymig.rollout._sweep_batches import Batches
 from lazymig.rollout._sweep_hand import Hand
@@ -194,7 +195,8 @@ class _Sweep:
             await self._go_through()
             await self._count(await self._facts())
         except BaseException:
-            await uncut(self._note("stopped"))
+            with suppress(StoreError):  # what ended it is told
+                await uncut(self._note("stopped"))
             raise
         report = self._report(self._ending() or "finished")
         await self._note(report.ended)
