@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 
 from lazymig._outbox import Outbox
-from lazymig._uncut import finish
+from lazymig._uncut import finish, is_cancelled
 from lazymig.errors import NodeStoppedError, StoreClosedError, StoreError
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class Courier:
 
         A cancellation ends it only where we cut it off: an action may cancel the task that runs it.
         """
-        while self._membership.node_id == node_id and not (self._is_cutting_off and _is_cancelled()):
+        while self._membership.node_id == node_id and not (self._is_cutting_off and is_cancelled()):
             try:
                 await finish(operation())
             except StoreClosedError:
@@ -253,8 +253,3 @@ class Courier:
         for node_id in await self._post.tidy():
             if node_id != self._membership.node_id:
                 await finish(self._store.forget(node_id))
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

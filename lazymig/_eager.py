@@ -25,6 +25,7 @@ from lazymig._inspection import decode_entry
 from lazymig._records import Marks
 from lazymig._running import RUNNING, Running, Staged
 from lazymig._storing import lowest
+from lazymig._uncut import is_cancelled
 from lazymig.errors import ActivationError, StoreError
 
 if TYPE_CHECKING:
@@ -265,12 +266,6 @@ class Conversions:
         value = decode_entry(key, place, data) if decoded is None else decoded
         result = await _upgrade.convert(plan.steps, value, self._activation.context, key, place, running)
         return Entry(_upgrade.encode_entry(result, plan.steps, key, place), plan.applied)
-
-
-def is_cancelled() -> bool:
-    """Tell whether it is we who are cancelled, not something that was awaited."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _decoded(waiting: _Waiting) -> list[Any]:

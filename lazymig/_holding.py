@@ -201,12 +201,16 @@ class Holding:
         """Return what migrate-and-load has to do, or why it refuses."""
         return _plan.decide(self.type.chain, self.found(), self.key)
 
-    def check_quarantine(self, plan: _plan.Plan, eager: Mapping[str, int]) -> None:
-        """Refuse to try again so soon what failed."""
+    def check_quarantine(self, *, runs: bool) -> None:
+        """Refuse to try again so soon what failed.
+
+        Args:
+            runs: Whether something is to run.
+        """
         failure = None if self.lease is None else self.lease.failure
         if self.lease is None or failure is None:
             return
-        applied, runs = self.found().applied, plan.runs or bool(eager)
+        applied = self.found().applied
         if _quarantine.holds_up(failure, self.type.chain, applied, runs=runs, now=self.lease.time):
             self.lease.doubt()  # an operator may let it be tried meanwhile
             version = _version.unpack(failure.version)

@@ -138,6 +138,7 @@ class Driver:
         name: The store's, for people.
         schema: Of its tables, likewise.
         size: How many connections there are at most.
+        read_only: Whether the server is to refuse what would write.
 
     Attributes:
         trips: How many round trips were made.
@@ -145,13 +146,14 @@ class Driver:
         answer_seconds: See `ANSWER_SECONDS`.
     """
 
-    def __init__(self, conninfo: str, name: str, schema: str, size: int) -> None:
+    def __init__(self, conninfo: str, name: str, schema: str, size: int, *, read_only: bool = False) -> None:
         self.trips = 0
         self.wait_seconds = WAIT_SECONDS
         self.answer_seconds = ANSWER_SECONDS
         self._name = name
         self._schema = schema
         self._size = size
+        self._read_only = read_only
         self._is_closed = False
         self._running: set[asyncio.Task[Any]] = set()
         self._waiting: deque[_Waiting] = deque()
@@ -292,7 +294,7 @@ class Driver:
     ) -> AsyncIterator[Walk]:
         """Lend a connection to carry operations out on."""
         async with self._lent(deadline) as connection:
-            walk = Walk(connection, syncs=syncs)
+            walk = Walk(connection, syncs=syncs, read_only=self._read_only)
             watch = asyncio.get_running_loop().call_later(self.answer_seconds, hang_up, connection)
             try:
                 yield walk

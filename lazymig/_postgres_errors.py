@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _CLASSES: Mapping[str, tuple[type[StoreError], str]] = {
+    "0A000": (StoreReadOnlyError, "A standby has no heartbeats, which are not logged: ask the primary server."),
     "25006": (StoreReadOnlyError, "Connect to the primary server (target_session_attrs=read-write)."),
     "28": (StoreError, "Check user, password and the server's pg_hba.conf."),
     "3D000": (StoreMissingError, "Make the database (CREATE DATABASE), or check its name in the URL."),
@@ -84,7 +85,7 @@ def translate(error: psycopg.Error, name: str, schema: str, stored: str) -> Stor
             f"{name} does not allow this ({said}). {stored}As its owner: GRANT USAGE ON SCHEMA {schema} TO …; "
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO …; "
             f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO …; and to lay it out: "
-            f"GRANT CREATE ON DATABASE … TO …."
+            f"GRANT CREATE ON DATABASE … TO …. (To read only, USAGE and SELECT are enough.)"
         )
     for length in (5, 2):
         if found := _CLASSES.get(state[:length]):

@@ -156,7 +156,7 @@ SERVER = """
 
 LAID_OUT = """
     SELECT relname, has_table_privilege(pg_class.oid, 'SELECT') AND (
-        relname = 'layout' OR has_table_privilege(pg_class.oid, 'INSERT')
+        relname = 'layout' OR NOT %(writes)s OR has_table_privilege(pg_class.oid, 'INSERT')
         AND has_table_privilege(pg_class.oid, 'UPDATE') AND has_table_privilege(pg_class.oid, 'DELETE')
     )
     FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
@@ -202,6 +202,9 @@ LOCK_RULINGS = "LOCK TABLE lazymig.policy IN SHARE ROW EXCLUSIVE MODE"
 
 LOCK_POLICIES = "LOCK TABLE lazymig.policy IN ACCESS EXCLUSIVE MODE"
 """See rule 6."""
+
+READ_ONLY = "SELECT set_config('transaction_read_only', 'on', true)"
+"""For this transaction alone, which a pooler may give another server connection than the one before."""
 
 STATEMENTS: Mapping[str, str] = {
     "add_node": """

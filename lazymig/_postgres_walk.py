@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
-from lazymig._postgres_sql import SYNC_LATER
+from lazymig._postgres_sql import READ_ONLY, SYNC_LATER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,11 +43,12 @@ class Walk:
         trips: How many were made.
     """
 
-    def __init__(self, connection: AsyncConnection[Any], *, syncs: bool) -> None:
+    def __init__(self, connection: AsyncConnection[Any], *, syncs: bool, read_only: bool = False) -> None:
         self.is_unknown = False
         self.trips = 0
         self._connection = connection
         self._syncs = syncs
+        self._read_only = read_only
         self._is_begun = False
 
     async def take(self, operation: Operation[T]) -> T:
@@ -60,7 +61,7 @@ class Walk:
                 except StopIteration as end:
                     found: T = end.value
                     break
-                if batch.is_whole and not self._is_begun:
+                if batch.is_whole and not (self._is_begun or self._read_only):
                     rows = [await self._call(*batch.statements[0])]
                 else:
                     rows = await self._send(batch.statements, is_last=batch.is_last)
@@ -120,6 +121,8 @@ class Walk:
         if not statements and not (self._is_begun and is_last):
             return []
         before: list[Statement] = [] if self._is_begun or is_last else [("BEGIN", {})]
+        if not self._is_begun and self._read_only:
+            before.append((READ_ONLY, {}))
         if not self._is_begun and not self._syncs:
             before.append((SYNC_LATER, {}))
         after: list[Statement] = [(_COMMIT, {})] if self._is_begun and is_last else []

@@ -74,7 +74,7 @@ def starting(node: NodeRecord, types: Mapping[str, ActorType[Any]], now: datetim
         if all(release.applied != offer.registered for release in seen.releases):
             yield from _check_late(offer, seen)
             yield from _check_missing(offer, seen)
-        _check_write_version(offer, seen.policy.version)
+        check_write_version(offer, seen.policy.version)
         if not seen.policy.epoch and actor_type.write_version is not None:
             policies[offer.type] = _first_write_version(offer, seen, actor_type.write_version)
         changed += _changed(actor_type.chain, seen)
@@ -177,8 +177,12 @@ def _changed(chain: Chain, seen: Seen) -> Iterator[Changed]:
 # --- the write version -----------------------------------------------------------------------------------------
 
 
-def _check_write_version(offer: Offer, version: int | None) -> None:
-    """Refuse a node that would store its actors and can't do so at the write version."""
+def check_write_version(offer: Offer, version: int | None) -> None:
+    """Refuse a node that would store its actors and can't do so at the write version.
+
+    Raises:
+        WriteVersionError: It can't.
+    """
     if version is not None and offer.registered.highest >= version and (why := offer.why_not_stored(version)):
         raise WriteVersionError(offer.type, _version.unpack(version), why)
 
@@ -186,7 +190,7 @@ def _check_write_version(offer: Offer, version: int | None) -> None:
 def _first_write_version(offer: Offer, seen: Seen, wanted: Version) -> int:
     """Return the first write version of a type, which all its nodes must be able to store."""
     version = _version.pack(wanted)
-    _check_write_version(offer, version)
+    check_write_version(offer, version)
     unable = {
         node.node_id: f"{node.label} ({node.node_id}): {why}"
         for node in seen.nodes

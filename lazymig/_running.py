@@ -14,11 +14,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lazymig.errors import DefinitionError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from lazymig._entries import Entry, Place
     from lazymig._migrations import Migration
+    from lazymig._records import ActorKey
 
 Staged = dict["Place", "Entry | None"]
 """Entries that are to be stored; None stands for one that is to be removed."""
@@ -59,7 +62,25 @@ class Running:
 RUNNING: ContextVar[Running | None] = ContextVar("lazymig_running", default=None)
 
 
+REHEARSING: ContextVar[bool] = ContextVar("lazymig_rehearsing", default=False)
+"""Whether what runs works on copies of what is stored, of which nothing will be stored."""
+
+
 def running_in(owner: object) -> Running | None:
     """Return what runs within an activation in whose context we are, None outside of migrations."""
     running = RUNNING.get()
     return running if running is not None and running.owner is owner and running.is_running else None
+
+
+def base_in(owner: object, key: ActorKey, name: str) -> Any:
+    """Return the base of a state, see `State.base`.
+
+    Raises:
+        DefinitionError: No reconcile function runs.
+    """
+    running = running_in(owner)
+    if running is None or running.bases is None:
+        raise DefinitionError(
+            f"the base of state {name!r} of {key.type} is for reconcile functions, while they run. Use value."
+        )
+    return running.bases.get(name)

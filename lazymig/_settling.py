@@ -17,6 +17,7 @@ from lazymig import _plan, _storing
 from lazymig._eager import Conversions
 from lazymig._entries import PAGE_BYTES, PAGE_ENTRIES, Entry, Range
 from lazymig._holding import PolicyChangedError
+from lazymig._quarantining import recording
 from lazymig._records import Marks
 
 if TYPE_CHECKING:
@@ -47,19 +48,28 @@ class Settling:
         """Store what is not stored at that version.
 
         Raises:
-            MigrationFailedError: Something failed; entries before it are stored, its own is as it was.
+            MigrationFailedError: Something failed, and was recorded; entries before it are stored.
+            QuarantinedError: It failed before, and it is too soon to try again.
             NewerStateError: An entry, or a base, is newer by a major version.
             DefinitionError: There is no way down.
         """
-        while True:
-            try:
-                if self._has_to_store_states():
-                    await _storing.commit_once(self._holding, self._lease, {}, plan=self._holding.plan)
-                if self._lease.marks.oldest is not None:
-                    await self._settle_entries()
-            except PolicyChangedError:
-                continue
+        if not (self._has_to_store_states() or self._lease.marks.oldest is not None):
             return
+        self._holding.check_quarantine(runs=True)
+        async with recording(self._holding, self._lease, self._telling):
+            while True:
+                try:
+                    await self._settle()
+                except PolicyChangedError:
+                    continue
+                return
+
+    async def _settle(self) -> None:
+        self._lease.clears_failure = False  # not by entries before the one that may fail
+        if self._has_to_store_states():
+            await _storing.commit_once(self._holding, self._lease, {}, plan=self._holding.plan)
+        if self._lease.marks.oldest is not None:
+            await self._settle_entries()
 
     def _has_to_store_states(self) -> bool:
         holding, found = self._holding, self._holding.found()
@@ -87,7 +97,8 @@ class Settling:
         oldest = await conversions.run()
         converting, before = lease.marks
         is_over = lease.stamp is not None and 0 < converting <= lease.stamp.applied.highest
-        if is_over or before != oldest:
+        self._holding.note_up()
+        if is_over or before != oldest or lease.clears_failure:
             await _storing.commit_once(holding, lease, {}, plan=holding.plan, oldest=oldest)
 
     async def _lower(self, table: str, limit: int) -> None:

@@ -102,6 +102,10 @@ class SqlStore:
         rule = partial(self._rule, ruling, is_change=is_change)
         return await self._connection.exclude(rule, writes=is_change, durable=is_change)
 
+    async def policy(self, actor_type: str) -> WritePolicy:
+        """See `Store.policy`."""
+        return await self._connection.run(partial(self._rulings.policy, actor_type), writes=False)
+
     async def unregister(self, node_id: str) -> None:
         """See `Store.unregister`."""
         await self._connection.run(partial(self._remove_node, node_id), durable=self._connection.is_outlived)

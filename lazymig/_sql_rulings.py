@@ -32,6 +32,7 @@ from lazymig.errors import CorruptStateError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from lazymig._bases import WritePolicy
     from lazymig._records import AppliedSet
     from lazymig._rulings import Question, Ruled, Ruling
     from lazymig._sql_operations import Operation, Rows, Statement
@@ -124,6 +125,11 @@ class SqlRulings:
         for actor_type, version in sorted(ruled.policies.items()):
             yield trip((self._sql.put_policy, {"type": actor_type, "version": version}))
 
+    def policy(self, actor_type: str) -> Operation[WritePolicy]:
+        """Return what the actors of a type are stored as."""
+        (rows,) = yield last((self._sql.policy, {"type": actor_type}))
+        return _read_policy(actor_type, rows)
+
     def stragglers(self, actor_type: str, lineages: Sequence[int], after: str, limit: int) -> Operation[list[str]]:
         """Return the first ids of stored actors with some lineages above an id."""
         if not lineages:
@@ -162,7 +168,7 @@ class SqlRulings:
         )
         statuses, unreadable = _rows.read_fleet(nodes)
         return Seen(
-            _rows.read_policy(None, actor_type, *(policy[0] if policy else (None, None))),
+            _read_policy(actor_type, policy),
             [_rows.read_release(actor_type, *row) for row in releases],
             statuses,
             unreadable,
@@ -184,7 +190,7 @@ class SqlRulings:
         if not isinstance(oldest, int | None):
             raise CorruptStateError(None, f"the oldest entry of an actor of type {actor_type} is {oldest!r}")
         return TypeFacts(
-            _rows.read_policy(None, actor_type, *(policy[0] if policy else (None, None))),
+            _read_policy(actor_type, policy),
             [_rows.read_release(actor_type, *row) for row in releases],
             statuses,
             unreadable,
@@ -248,6 +254,10 @@ class SqlRulings:
             return NOBODY
         (rows,) = yield trip((counting.sample, of))
         return Counted(total, tuple(_rows.read_key(of["type"], actor_id).id for (actor_id,) in rows))
+
+
+def _read_policy(actor_type: str, rows: Rows) -> WritePolicy:
+    return _rows.read_policy(None, actor_type, *(rows[0] if rows else (None, None)))
 
 
 class _Names:

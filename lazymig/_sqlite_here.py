@@ -34,10 +34,12 @@ class Here:
 
     Args:
         path: The file.
+        mode: Of SQLite's opening.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mode: str = "rw") -> None:
         self._path = path
+        self._mode = mode
         self._opened: sqlite3.Connection | None = None
         self._writes = 0
 
@@ -66,7 +68,7 @@ class Here:
     def _connection(self) -> sqlite3.Connection:
         if self._opened is None:
             with ExitStack() as stack:
-                opened = stack.enter_context(closing(connect(self._path, "rw", 0.0)))
+                opened = stack.enter_context(closing(connect(self._path, self._mode, 0.0)))
                 opened.execute("PRAGMA synchronous = NORMAL")
                 opened.execute("PRAGMA wal_autocheckpoint = 0")
                 stack.pop_all()

@@ -38,6 +38,12 @@ async def finish(operation: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+def is_cancelled() -> bool:
+    """Tell whether it is we who are cancelled, not something that was awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def uncut(operation: Coroutine[Any, Any, T]) -> T:
     """Await a store's operation to its end; a cancellation that came meanwhile is raised after it."""
     found: T = await _Uncut(operation)

@@ -10,19 +10,18 @@ Rules:
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazymig import _storing, _upgrade, _version
-from lazymig._eager import Conversions, is_cancelled
+from lazymig import _storing, _upgrade
+from lazymig._eager import Conversions
 from lazymig._holding import PolicyChangedError, values_of
 from lazymig._inspection import decode_state
-from lazymig._quarantine import failed
+from lazymig._quarantining import recording
 from lazymig._running import RUNNING, Running
 from lazymig._slots import give_way, has_slot
 from lazymig._tables import Tables
-from lazymig.errors import ActivationError, LeaseLostError, MigrationFailedError, StoreError
+from lazymig.errors import ActivationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from lazymig._telling import Telling
     from lazymig.activation import Activation
     from lazymig.state import State
-
-_log = logging.getLogger("lazymig.actor")
 
 
 class _Made(NamedTuple):
@@ -118,29 +115,8 @@ class Upbringing:
             await self._run_noting()
 
     async def _run_noting(self) -> None:
-        try:
+        async with recording(self._holding, self._lease, self._telling):
             await self._bring_up()
-        except MigrationFailedError as error:
-            if not is_cancelled():
-                await self._note_failure(error)
-            raise
-
-    async def _note_failure(self, error: MigrationFailedError) -> None:
-        holding, lease = self._holding, self._lease
-        version = _version.pack(error.version)
-        reason = error.reason
-        if error.entry is not None:
-            reason = f"entry {error.entry!r} of table {error.table!r}: {reason}"
-        checksum = holding.type.chain.checksum_of(version, holding.found().applied)
-        failure = failed(
-            lease.failure, version, error.name, reason, at=lease.time, node=lease.node_label, checksum=checksum
-        )
-        try:
-            await lease.note_failure(failure)
-        except (StoreError, LeaseLostError) as problem:  # what failed is told all the same
-            _log.warning("that a migration of %s failed could not be recorded: %s", holding.key, problem)
-        else:
-            self._telling.quarantined(failure, error)
 
     async def _bring_up(self) -> None:
         holding = self._holding

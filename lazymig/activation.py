@@ -22,7 +22,7 @@ from lazymig import _storing
 from lazymig._holding import Holding
 from lazymig._lowering import Lowering, lowered_entries
 from lazymig._records import MAX_NAME_BYTES, check_text
-from lazymig._running import running_in
+from lazymig._running import REHEARSING, running_in
 from lazymig._settling import Settling
 from lazymig._tables import Tables
 from lazymig._telling import SILENT, Telling
@@ -128,11 +128,11 @@ class Activation:
         """Whether the migration that runs is a projection: its results are not yet all that is stored of the actor.
 
         It may run again whenever older software has stored, so it has no effects outside; nor where it ran as one
-        before. A ``context_factory`` hands the activation on to ask for it. False where no migration runs.
+        before, nor in a dry run of a sweep. A ``context_factory`` hands it on. False where no migration runs.
         """
         running = running_in(self)
         step = None if running is None else running.step
-        return step is not None and self._holding.is_projection(step.packed)
+        return step is not None and (REHEARSING.get() or self._holding.is_projection(step.packed))
 
     @overload
     def state(self, name: str | None = ..., *, type: type[T]) -> State[T]: ...
@@ -254,15 +254,6 @@ class Activation:
         finally:
             self._holding.turns.release()
 
-    def base_of(self, name: str) -> Any:
-        """See `State.base`."""
-        running = running_in(self)
-        if running is None or running.bases is None:
-            raise DefinitionError(
-                f"the base of state {name!r} of {self.key.type} is for reconcile functions, while they run. Use value."
-            )
-        return running.bases.get(name)
-
     def stage(self, entries: Staged) -> None:
         """Let entries be stored by the next commit that stores anything."""
         if entries:
@@ -363,7 +354,7 @@ class Activation:
         eager = holding.eager_tables()
         if plan.must_commit or eager:
             holding.check_writable()
-            holding.check_quarantine(plan, eager)
+            holding.check_quarantine(runs=plan.runs or bool(eager))
             work = Upbringing(self, holding, self._states, lease, plan, eager, self._telling, self._slots)
             await work.run(self._activation_seconds)
         elif plan.takes_base:

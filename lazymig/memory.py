@@ -70,6 +70,11 @@ class MemoryStore:
             self._rulings.note(ruled)
         return ruled.answer
 
+    async def policy(self, actor_type: str) -> WritePolicy:
+        """See `Store.policy`."""
+        self._check_open()
+        return self._policies.get(actor_type, NO_POLICY)
+
     async def unregister(self, node_id: str) -> None:
         """See `Store.unregister`."""
         await self.forget(node_id)

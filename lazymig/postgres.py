@@ -29,22 +29,15 @@ from lazymig._postgres_dealing import dialect
 from lazymig._postgres_driver import CONNECT_SECONDS, CONNECTING, PAUSES, Driver, hang_up, is_quiet
 from lazymig._postgres_errors import IN_THE_WAY, in_use, translate
 from lazymig._postgres_failure_sql import failure_dialect
-from lazymig._postgres_functions import FUNCTIONS
+from lazymig._postgres_opening import check_readable, check_server, lay_out
 from lazymig._postgres_post_sql import LISTEN, post_dialect
 from lazymig._postgres_ruling_sql import ruling_dialect
-from lazymig._postgres_sweeping_sql import FUNCTIONS as SWEEP_FUNCTIONS
 from lazymig._sql import SqlStore
 from lazymig._sql_failures import SqlFailures
 from lazymig._sql_operations import trip
 from lazymig._sql_post import SqlPost
-from lazymig.errors import (
-    InvalidStoreUrlError,
-    StoreError,
-    StoreLayoutError,
-    StoreMissingError,
-    StoreReadOnlyError,
-    StoreUnavailableError,
-)
+from lazymig._sql_read_only import ReadOnly
+from lazymig.errors import InvalidStoreUrlError, StoreError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -58,9 +51,6 @@ EXCLUDE_SECONDS = 10.0
 
 LISTEN_AGAIN_SECONDS = 5.0
 """How soon a connection for notifications that was lost is made anew: nothing depends on it."""
-
-OLDEST_SERVER = 14
-"""The oldest release of PostgreSQL that is used; the statements need 13."""
 
 _UNKNOWN_OPTION = re.compile(r'invalid URI query parameter: "([A-Za-z_]+)"')
 _WRONG_OPTION = re.compile(
@@ -243,13 +233,14 @@ class PostgresConnection:
 
 @asynccontextmanager
 async def open_postgres(
-    place: Place, *, create: bool = True, clock: Callable[[], float] | None = None
+    place: Place, *, create: bool = True, read_only: bool = False, clock: Callable[[], float] | None = None
 ) -> AsyncIterator[SqlStore]:
     """Open the store in a schema of a PostgreSQL database, laid out if it isn't yet.
 
     Args:
         place: Where it is.
         create: Whether a missing layout is made.
+        read_only: See `open_store`.
         clock: Seconds of a clock that all processes share, instead of the server's: for tests.
 
     Raises:
@@ -257,15 +248,16 @@ async def open_postgres(
     """
     with _translating(place):
         async with await _connect(place) as connection:
-            await _check_server(connection, place)
-            await lay_out(connection, place, create=create)
+            await check_server(connection, place, read_only=read_only)
+            await (check_readable(connection, place) if read_only else lay_out(connection, place, create=create))
     schema = place.schema
-    driver = Driver(place.conninfo, place.name, schema, place.pool)
+    driver = Driver(place.conninfo, place.name, schema, place.pool, read_only=read_only)
     await driver.open()
     try:
         opened = PostgresConnection(driver, place, clock)
-        post, failures = SqlPost(post_dialect(schema), opened), SqlFailures(failure_dialect(schema), opened)
-        yield SqlStore(dialect(schema), ruling_dialect(schema), opened, post, failures)
+        lent = ReadOnly(opened) if read_only else opened
+        post, failures = SqlPost(post_dialect(schema), lent), SqlFailures(failure_dialect(schema), lent)
+        yield SqlStore(dialect(schema), ruling_dialect(schema), lent, post, failures)
     finally:
         await driver.close()
 
@@ -303,97 +295,3 @@ def _translating(place: Place) -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise translate(error, place.name, place.schema, "") from error
-
-
-async def _check_server(connection: _Connection, place: Place) -> None:
-    found = await (await connection.execute(sql.SERVER)).fetchone()
-    assert found is not None  # noqa: S101  (a SELECT without FROM)
-    version, encoding, isolation, is_read_only = found
-    if version < OLDEST_SERVER * 10_000:
-        raise StoreError(
-            f"{place.name} is PostgreSQL {version // 10_000}. Upgrade the server to {OLDEST_SERVER} or later."
-        )
-    if encoding != "UTF8":
-        raise StoreError(f"{place.name} is encoded in {encoding}. Make the database with ENCODING 'UTF8'.")
-    if isolation != "read committed":
-        raise StoreError(
-            f"{place.name} isolates transactions by {isolation!r}: every conflict would fail instead of waiting. "
-            f"ALTER ROLE … SET default_transaction_isolation = 'read committed'."
-        )
-    if is_read_only:
-        raise StoreReadOnlyError(
-            f"{place.name} can't be written: it is a standby, or read-only by setting. Connect to the primary server "
-            f"(target_session_attrs=read-write)."
-        )
-
-
-async def lay_out(connection: _Connection, place: Place, *, create: bool = True) -> None:
-    """Bring the schema to this release's layout in one transaction, or refuse it untouched.
-
-    Raises:
-        StoreLayoutError: It holds other tables of these names, or is of a newer layout or of other partitions.
-        StoreMissingError: It is not laid out, and was not to be.
-    """
-    version = await _layout_of(connection, place)
-    if version == len(sql.LAYOUTS):
-        return
-    if not version and not create:
-        raise StoreMissingError(
-            f"{place.name} holds no store in schema {place.schema}. Check the URL; 'lazymig import' or a Node makes it."
-        )
-    async with connection.transaction():
-        await connection.execute(sql.LOCK_LAYOUT, {"schema": place.schema})
-        version = await _layout_of(connection, place)
-        if not version:
-            await _add_schema(connection, place)
-        partitions = place.partitions or 1
-        for number in range(version, len(sql.LAYOUTS)):
-            for statement in sql.script(number, place.schema, partitions):
-                await connection.execute(statement)
-        for function in (*FUNCTIONS, *SWEEP_FUNCTIONS) if version < len(sql.LAYOUTS) else ():
-            await connection.execute(sql.in_schema(function, place.schema))
-        set_layout = sql.in_schema(sql.SET_LAYOUT if version else sql.ADD_LAYOUT, place.schema)
-        await connection.execute(set_layout, {"version": len(sql.LAYOUTS), "partitions": partitions})
-
-
-async def _add_schema(connection: _Connection, place: Place) -> None:
-    """Make the schema if an administrator didn't: IF NOT EXISTS would ask for the right to even if it is there."""
-    found = await (await connection.execute(sql.HAS_SCHEMA, {"schema": place.schema})).fetchone()
-    if found != (True,):
-        await connection.execute(sql.ADD_SCHEMA.format(schema=place.schema))
-
-
-async def _layout_of(connection: _Connection, place: Place) -> int:
-    """Return the layout's version, 0 for none; refuse what can't be used."""
-    wanted = {"schema": place.schema, "tables": list(sql.TABLES)}
-    found: dict[str, bool] = dict(await (await connection.execute(sql.LAID_OUT, wanted)).fetchall())
-    if not found:
-        return 0
-    row = None
-    if found.get("layout"):
-        row = await (await connection.execute(sql.in_schema(sql.LAYOUT, place.schema))).fetchone()
-    elif "layout" in found:
-        raise psycopg.errors.InsufficientPrivilege("permission denied for table layout")
-    if row is None:
-        raise StoreLayoutError(
-            f"{place.name} holds tables of another program in schema {place.schema} ({', '.join(sorted(found))}). "
-            f"Give lazymig a schema of its own: ?schema=…."
-        )
-    version, partitions = row
-    return _check_layout(place, version, partitions, [name for name, may in found.items() if not may])
-
-
-def _check_layout(place: Place, version: int, partitions: int, denied: list[str]) -> int:
-    if version > len(sql.LAYOUTS):
-        raise StoreLayoutError(
-            f"{place.name} has layout {version}, this release reads up to {len(sql.LAYOUTS)}; it was not touched. "
-            f"Use the release of lazymig that wrote it, or a newer one."
-        )
-    if place.partitions not in {None, partitions}:
-        raise StoreLayoutError(
-            f"{place.name} was laid out with {partitions} partitions, which can't be changed to {place.partitions}. "
-            f"Leave ?partitions= away, or copy the actors into another schema by 'lazymig export' and 'import'."
-        )
-    if denied:
-        raise psycopg.errors.InsufficientPrivilege(f"permission denied for table {', '.join(sorted(denied))}")
-    return version

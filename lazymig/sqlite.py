@@ -29,9 +29,8 @@ from lazymig._presence import Presence
 from lazymig._sql import SqlStore
 from lazymig._sql_failures import SqlFailures
 from lazymig._sql_post import SqlPost
+from lazymig._sql_read_only import ReadOnly
 from lazymig._sqlite_drivers import (
-    BUSY_SECONDS,
-    RETRY_SECONDS,
     Inline,
     InTheWayError,
     Thread,
@@ -43,15 +42,11 @@ from lazymig._sqlite_errors import UNSYNCED, translating, trying
 from lazymig._sqlite_failure_sql import FAILURE_DIALECT
 from lazymig._sqlite_groups import Groups
 from lazymig._sqlite_here import Here
-from lazymig._sqlite_layout import APPLICATION_ID, LAYOUTS
+from lazymig._sqlite_opening import check_readable, check_rights, lay_out
 from lazymig._sqlite_post_sql import POST_DIALECT
 from lazymig._sqlite_ruling_sql import RULING_DIALECT
 from lazymig._sqlite_sql import DIALECT
-from lazymig.errors import (
-    StoreClosedError,
-    StoreError,
-    StoreLayoutError,
-)
+from lazymig.errors import StoreClosedError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -135,62 +130,6 @@ def rewrite(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def lay_out(connection: sqlite3.Connection, name: str, *, create: bool = True) -> None:
-    """Bring the file to this release's layout in one transaction, or refuse it untouched.
-
-    Raises:
-        StoreLayoutError: It is another program's, of a newer layout, or empty and not to be made a store.
-    """
-    version = _layout_of(connection, name)
-    if version == len(LAYOUTS):
-        return
-    if not version and not create:
-        raise StoreLayoutError(f"{name} is empty. Check the path; 'lazymig import' or a Node makes a store of it.")
-    journal = _write_ahead(connection)
-    if journal != "wal":
-        raise StoreError(f"{name} can't use a write-ahead log (journal mode {journal!r}). Keep it on a local disk.")
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for script in LAYOUTS[_layout_of(connection, name) :]:
-            for statement in script.split(";"):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {len(LAYOUTS)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _write_ahead(connection: sqlite3.Connection) -> str:
-    """Switch to a write-ahead log; where several switch at once, SQLite refuses all but one instead of waiting."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
-        except sqlite3.OperationalError as error:
-            if not is_busy(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(RETRY_SECONDS)
-
-
-_LAYOUT = "SELECT * FROM pragma_application_id, pragma_user_version, (SELECT COUNT(*) FROM sqlite_master)"
-"""One statement, so that another process can't lay the file out between two looks at it."""
-
-
-def _layout_of(connection: sqlite3.Connection, name: str) -> int:
-    application, version, tables = connection.execute(_LAYOUT).fetchone()
-    if application != APPLICATION_ID and (application or version or tables):
-        raise StoreLayoutError(f"{name} is another program's database. Give lazymig a file of its own.")
-    if version > len(LAYOUTS):
-        raise StoreLayoutError(
-            f"{name} has layout {version}, this release reads up to {len(LAYOUTS)}; it was not touched. "
-            f"Use the release of lazymig that wrote it, or a newer one."
-        )
-    return int(version)
-
-
 class SQLitePulse:
     """Heartbeats on a connection of their own, so that neither a busy loop nor a busy store delays them."""
 
@@ -234,7 +173,9 @@ class SQLiteConnection:
     poll_seconds = 0.005
     is_outlived = False
 
-    def __init__(self, driver: Driver, path: Path, name: str, *, is_full: bool, clock: Callable[[], float]) -> None:
+    def __init__(  # noqa: PLR0913  (what `open_sqlite` was given)
+        self, driver: Driver, path: Path, name: str, *, is_full: bool, clock: Callable[[], float], mode: str = "rw"
+    ) -> None:
         self.name = name
         self.trips = 0
         self.commits = 0
@@ -242,7 +183,7 @@ class SQLiteConnection:
         self.driver = driver
         self._path = path
         self._syncing = Syncing(partial(rewrite, path.with_name(f"{path.name}-wal")), is_full=is_full)
-        self._here = Here(path)
+        self._here = Here(path, mode)
         self._groups = Groups(self._drive, self._write_here) if driver.has_groups else None
         self._is_closed = False
         self._has_ended = False
@@ -343,11 +284,12 @@ class SQLiteConnection:
 
 
 @asynccontextmanager
-async def open_sqlite(
+async def open_sqlite(  # noqa: PLR0913  (named, all but one)
     path: Path,
     *,
     synchronous: str = "full",
     create: bool = True,
+    read_only: bool = False,
     clock: Callable[[], float] = time.monotonic,
     inline: bool = False,
 ) -> AsyncIterator[SqlStore]:
@@ -357,6 +299,7 @@ async def open_sqlite(
         path: The file; its folder must exist.
         synchronous: "full", or "normal": a power failure may lose the last commits, never tear one.
         create: Whether a missing file is made.
+        read_only: See `open_store`.
         clock: Seconds of a clock that all processes on the file share and that never goes back.
         inline: Whether statements run on the event loop's thread: for deterministic schedulers.
 
@@ -364,16 +307,21 @@ async def open_sqlite(
         StoreError: It can't be opened, or is no store of this release; the file was not touched then.
     """
     name, path = _name_and_place(path)
-    opening = partial(connect, path, "rwc" if create else "rw")
+    if read_only:
+        check_rights(path, name)
+    mode = "ro" if read_only else "rw"
+    opening = partial(connect, path, "rwc" if create and not read_only else mode)
     driver: Driver = Inline(partial(opening, busy_seconds=0.0)) if inline else Thread(opening, iter_chunk_size=64)
     with translating(name):
         await driver.open()
-    opened = SQLiteConnection(driver, path, name, is_full=synchronous == "full", clock=clock)
+    opened = SQLiteConnection(driver, path, name, is_full=synchronous == "full", clock=clock, mode=mode)
     try:
+        look = partial(check_readable, name=name) if read_only else partial(lay_out, name=name, create=create)
         with translating(name):
-            await trying(partial(driver.call, partial(lay_out, name=name, create=create)))
-        failures = SqlFailures(FAILURE_DIALECT, opened)
-        yield SqlStore(DIALECT, RULING_DIALECT, opened, SqlPost(POST_DIALECT, opened), failures)
+            await trying(partial(driver.call, look))
+        lent = ReadOnly(opened) if read_only else opened
+        failures = SqlFailures(FAILURE_DIALECT, lent)
+        yield SqlStore(DIALECT, RULING_DIALECT, lent, SqlPost(POST_DIALECT, lent), failures)
     finally:
         await opened.close()
 

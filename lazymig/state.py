@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from lazymig import codec
 from lazymig._inspection import decode_state
+from lazymig._running import base_in
 from lazymig._upgrade import encode_result
 from lazymig.errors import DefinitionError, NotLoadedError
 
@@ -84,7 +85,7 @@ class State(Generic[T]):
         Raises:
             DefinitionError: No ``reconcile`` runs.
         """
-        return self._activation.base_of(self.name)
+        return base_in(self._activation, self._activation.key, self.name)
 
     async def load(self) -> T | None:
         """Return the value as stored, without migrating: a persist after it leaves the stamp as it was.

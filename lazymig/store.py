@@ -120,6 +120,10 @@ class Store(Protocol):
         """
         ...
 
+    async def policy(self, actor_type: str) -> WritePolicy:
+        """Return what the actors of a type are stored as, beside rulings: no lock is waited for, or held."""
+        ...
+
     async def unregister(self, node_id: str) -> None:
         """Remove a node: its locks are free, its fences void. Unknown nodes are no error."""
         ...

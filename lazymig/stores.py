@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
-from lazymig.errors import InvalidStoreUrlError, StoreError, StoreMissingError
+from lazymig.errors import DefinitionError, InvalidStoreUrlError, StoreError, StoreMissingError
 from lazymig.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _OPTION = re.compile(r"([?&])([^=&]*)=([^&]*)")
 
 
 @asynccontextmanager
-async def open_store(url: str, *, create: bool = True) -> AsyncIterator[Store]:
+async def open_store(url: str, *, create: bool | None = None, read_only: bool = False) -> AsyncIterator[Store]:
     """Open the store that ``url`` names, for the length of a ``with`` block.
 
     Args:
@@ -38,13 +38,23 @@ async def open_store(url: str, *, create: bool = True) -> AsyncIterator[Store]:
             ``?synchronous=normal`` a power failure may lose the last commits of a SQLite file (never tear one); by
             default it loses none. PostgreSQL's options are libpq's, and ``schema`` (of the tables, "lazymig"),
             ``partitions`` (1 to 1024, counts when the schema is laid out), ``pool`` (at most so many connections, 4).
-        create: Whether a missing SQLite file, or what is missing in a PostgreSQL schema, is made.
+        create: Whether a missing SQLite file, or what is missing in a PostgreSQL schema, is made; by default, unless
+            it is opened to be read only.
+        read_only: Nothing is written: what would write raises StoreReadOnlyError. The right to read is enough, and a
+            PostgreSQL standby. A SQLite file needs its ``-wal`` and ``-shm`` beside it, as while a node has it open,
+            or the right to make them: then they are left there, empty.
 
     Raises:
+        DefinitionError: It is to be read only, and made.
         InvalidStoreUrlError: It names no store.
         StoreError: The store can't be opened; nothing was changed.
     """
+    if create and read_only:
+        raise DefinitionError("create=True and read_only=True exclude each other. Leave one of them out.")
+    create = not read_only if create is None else create
     if url == "memory:":
+        if read_only:
+            raise StoreMissingError("memory: is empty when it is opened, so there is nothing to read. Name another.")
         store = MemoryStore()
         try:
             yield store
@@ -55,14 +65,14 @@ async def open_store(url: str, *, create: bool = True) -> AsyncIterator[Store]:
         place = _read_postgres_url(url)
         from lazymig.postgres import open_postgres  # noqa: PLC0415  (found: the place was read by it)
 
-        async with open_postgres(place, create=create) as opened:
+        async with open_postgres(place, create=create, read_only=read_only) as opened:
             yield opened
         return
     path, synchronous = _read_sqlite_url(url)
     _check_path(path, url, create=create)
     from lazymig.sqlite import open_sqlite  # noqa: PLC0415  (no driver where only memory is used)
 
-    async with open_sqlite(path, synchronous=synchronous, create=create) as opened:
+    async with open_sqlite(path, synchronous=synchronous, create=create, read_only=read_only) as opened:
         yield opened
 
 

@@ -20,8 +20,9 @@ from lazymig._postgres_ruling_sql import ruling_dialect
 from lazymig._sql import SqlStore
 from lazymig._sql_failures import SqlFailures
 from lazymig._sql_post import SqlPost
+from lazymig._sqlite_opening import lay_out
 from lazymig.memory import MemoryStore
-from lazymig.sqlite import lay_out, open_sqlite
+from lazymig.sqlite import open_sqlite
 from tests import beside, postgres
 from tests.tallies import LEGACY
 

@@ -117,6 +117,23 @@ class Server:
         assert done.returncode == 0, f"{done.stdout}{done.stderr}"
         assert f"{schema}.actor" in done.stderr + done.stdout, f"nothing was checked: {done.stdout}{done.stderr}"
 
+    @contextmanager
+    def standby(self, folder: Path) -> Iterator[None]:
+        """Let a standby run on a copy, in the folder ``d`` of another one."""
+        data = folder / "d"
+        folder.chmod(0o755)
+        shutil.chown(folder, self.user or os.geteuid())
+        copying = ("-D", str(data), "-h", str(self.data), "-U", "postgres", "-R", "-c", "fast")
+        self._exec.pgexec("pg_basebackup", copying, self.bin, user=self.user)
+        standby = ("-D", str(data), "-w")
+        self._exec.pgexec(
+            "pg_ctl", (*standby, "-l", str(data / "log"), "-o", f"-k {folder}", "start"), self.bin, user=self.user
+        )
+        try:
+            yield
+        finally:
+            self._exec.pgexec("pg_ctl", (*standby, "-m", "immediate", "stop"), self.bin, user=self.user)
+
     @property
     def url(self) -> str:
         return f"postgresql://postgres@/postgres?host={quote(str(self.data))}"
@@ -198,6 +215,17 @@ def schema_url(server: str | None = None, **options: object) -> Iterator[str]:
         yield with_options(server or server_url(), schema=schema, **options)
     finally:
         drop(schema, server)
+
+
+@contextmanager
+def standby_url(server: Server, url: str) -> Iterator[str]:
+    """Yield a store's URL on a standby of its server, which has what was stored so far."""
+    folder = Path(tempfile.mkdtemp(prefix="lm-pg-"))
+    try:
+        with server.standby(folder):
+            yield url.replace(quote(str(server.data)), quote(str(folder)))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def schema_of(url: str) -> str:

@@ -25,11 +25,12 @@ from lazymig._sql_post import SqlPost
 from lazymig._sqlite_drivers import drive, steps
 from lazymig._sqlite_errors import translating
 from lazymig._sqlite_failure_sql import FAILURE_DIALECT
+from lazymig._sqlite_opening import lay_out
 from lazymig._sqlite_post_sql import POST_DIALECT
 from lazymig._sqlite_ruling_sql import RULING_DIALECT
 from lazymig._sqlite_sql import DIALECT
 from lazymig.errors import StoreUnavailableError
-from lazymig.sqlite import Syncing, lay_out
+from lazymig.sqlite import Syncing
 from lazymig.testing import ManualClock, release
 from tests import beside
 from tests.disk import Recorder

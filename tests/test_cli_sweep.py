@@ -285,3 +285,29 @@ def test_a_second_ctrl_c_ends_at_once(poisoned: Project) -> None:
     assert (status, stderr.strip()) == (130, b"lazymig: interrupted")
     (line,) = poisoned.run("export", "Vehicle").stdout.splitlines()
     assert json.loads(line)["states"] == {"vehicle": CAR}
+
+
+# --- one that fails --------------------------------------------------------------------------------------------------
+
+
+def test_of_ten_thousand_one_fails_and_is_tried_again_once_its_code_is_another(poisoned: Project) -> None:
+    poisoned.store(
+        {f"car-{number:05}": CAR | {"owner": "bob" if number == 7_077 else "ann"} for number in range(10_000)}
+    )
+    quickly = ("--actors-per-second", "none", "--bytes-per-second", "none")
+
+    first = poisoned.document("sweep", "Vehicle", *quickly, status=1)["total"]
+
+    assert (first["migrated"], first["current"], first["left"]) == (9_999, 0, 0)
+    assert [one["id"] for one in first["failed"]] == ["car-07077"]
+    (record,) = poisoned.document("quarantine", "list", status=1)["quarantined"]
+    assert (record["id"], record["version"], record["attempts"]) == ("car-07077", "2.1.0", 1)
+    again = poisoned.document("sweep", "Vehicle", *quickly, status=1)["total"]
+    assert (again["migrated"], again["current"], [one["id"] for one in again["failed"]]) == (0, 9_999, ["car-07077"])
+    (same,) = poisoned.document("quarantine", "list", status=1)["quarantined"]
+    assert same == record  # the same code was not tried again so soon, in other processes neither
+    poisoned.write("mended_suite.py", POISONED.replace('raise ValueError("no bob here")', 'state["owner"] = "robert"'))
+    poisoned.configure('[tool.lazymig]\nsuites = ["mended_suite:suite"]\n')
+    mended = poisoned.document("sweep", "Vehicle", *quickly)["total"]
+    assert (mended["migrated"], mended["current"], mended["complete"]) == (1, 9_999, True)
+    assert poisoned.document("quarantine", "list")["quarantined"] == []

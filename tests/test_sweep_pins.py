@@ -168,7 +168,10 @@ async def test_a_failure_on_the_way_down_is_named_and_changes_nothing(store: Sto
 
     assert [(str(one.version), one.key.id) for one in report.failed] == [("2.0.0", "w")]
     assert "KeyError" in report.failed[0].error
-    assert await stored(store) == before
+    after = await stored(store)
+    assert after._replace(failure=None) == before
+    assert after.failure is not None
+    assert after.failure.name == "down of money"
 
 
 async def test_an_entry_that_fails_is_named_and_those_before_it_are_brought_up(store: Store, wallets: Wallets) -> None:
@@ -185,6 +188,23 @@ async def test_an_entry_that_fails_is_named_and_those_before_it_are_brought_up(s
     assert {key: version for key, (_, version) in (await payments(store)).items()} == {
         "a": "2.1.0", "b": "1.1.0", "c": "1.1.0"
     }  # fmt: skip
+    first = (await stored(store)).failure
+    assert first is not None
+    assert "entry 'b' of table 'payments'" in first.error
+    (again,) = (await sweep(store, wallets.suite)).failed
+    assert (str(again.version), (await stored(store)).failure) == ("2.0.0", first)  # too soon to try again
+    await store.failures.retry("Wallet")
+    await sweep(store, wallets.suite)
+    second = (await stored(store)).failure
+    assert second is not None
+    assert second.attempts == 2
+    async with held(store, wallets.suite) as activation:  # no entry is converted by it
+        await activation.state().migrate_and_load()
+        await activation.table("payments").delete("b")
+        await activation.persist()
+    await store.failures.retry("Wallet")
+    assert (await sweep(store, wallets.suite)).is_complete
+    assert (await stored(store)).failure is None
 
 
 async def test_many_actors_with_entries_are_brought_up(store: Store, wallets: Wallets) -> None:

@@ -50,7 +50,7 @@ class Unopened(Refusal):
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *, create: bool = False) -> AsyncIterator[Store]:
+async def opened(settings: Settings, *, create: bool = False, read_only: bool = False) -> AsyncIterator[Store]:
     """Open the configured store; unless told so, one that isn't there is not made.
 
     Raises:
@@ -59,7 +59,9 @@ async def opened(settings: Settings, *, create: bool = False) -> AsyncIterator[S
     """
     async with AsyncExitStack() as stack:
         try:
-            store = await stack.enter_async_context(open_store(settings.require_store(), create=create))
+            store = await stack.enter_async_context(
+                open_store(settings.require_store(), create=create, read_only=read_only)
+            )
         except (InvalidStoreUrlError, StoreMissingError) as error:
             raise Refusal(code_of(error), str(error), USAGE) from error
         except StoreError as error:

@@ -13,6 +13,7 @@ import click
 from lazymig.cli._access import Family, check_known, common_options, opened, pass_store_on, run, unknown_type
 from lazymig.cli._interrupts import Interrupted, Stop, stopping
 from lazymig.cli._output import FINE, FOUND, Output, plain, print_tables
+from lazymig.cli._preflight import print_figures, print_unproven, print_verdict
 from lazymig.cli._progress import progress
 from lazymig.cli._settings import Settings, read_settings
 from lazymig.cli._suites import load_types
@@ -157,7 +158,7 @@ class _Sweeps:
         for name in self._asked:
             if name not in types:
                 raise unknown_type(name, list(types))
-        async with opened(self._settings) as store:
+        async with opened(self._settings, read_only=self._options["dry_run"]) as store:
             stored = await store.types()
             for name in self._asked or sorted(types):
                 if not stop.is_set:
@@ -176,7 +177,7 @@ class _Sweeps:
     async def _sweep(self, store: Store, actor_type: ActorType[Any], shown: Progress, stop: Stop) -> None:
         def show(report: SweepReport) -> None:
             done = report.actors - report.left
-            text = f"{actor_type.name}: {report.migrated:,} migrated, {report.left:,} left"
+            text = f"{actor_type.name}: {_done(report)}, {report.left:,} left"
             shown.update(report.migrated, plain(text), done / report.actors if report.actors else None)
 
         try:
@@ -194,6 +195,8 @@ class _Sweeps:
     def where(self) -> str:
         """Return where an interrupted sweep stands."""
         total = self.total
+        if self._options["dry_run"]:
+            return f"{_done(total)}, {total.left:,} left. Nothing was stored; a dry run begins anew."
         again = shlex.join(["lazymig", "sweep", *self._asked])
         return f"{total.migrated:,} actors migrated, {total.left:,} left. '{again}' goes on."
 
@@ -211,19 +214,30 @@ class _Sweeps:
 
     def print(self) -> None:
         """Show it to people."""
+        total, preflight = self.total, self.total.preflight
+        if preflight is not None:
+            print_unproven(preflight)
+            print_verdict(total, preflight)
         if self.reports:
-            print_tables(_table([*self.reports, self.total] if len(self.reports) > 1 else self.reports))
-        failed = self.total.failed
+            print_tables(_table([*self.reports, total] if len(self.reports) > 1 else self.reports))
+        failed = total.failed
         for one in failed[:_SHOWN_FAILURES]:
             click.echo(plain(f"failed: {one.key}: {one.error}"))
         if len(failed) > _SHOWN_FAILURES:
             click.echo(f"and {len(failed) - _SHOWN_FAILURES:,} more: --json names them")
+        if preflight is not None:
+            print_figures(preflight)
         click.echo(plain(self._coverage()))
 
     def _coverage(self) -> str:
         swept = ", ".join(self.total.types) or "nothing"
         rest = "; ".join(f"{name} ({reason})" for name, reason in self._not_swept.items())
         return f"swept: {swept}. Not swept: {rest or 'no other types'}."
+
+
+def _done(report: SweepReport) -> str:
+    preflight = report.preflight
+    return f"{report.migrated:,} migrated" if preflight is None else f"{preflight.tried:,} tried"
 
 
 def _table(reports: Sequence[SweepReport]) -> Table:

@@ -1,13 +1,255 @@
-"""Preflight: the migrations of a sweep, run on copies of what is stored."""
+"""Preflight: the migrations of a sweep, run on copies of what is stored.
+
+Rules:
+
+1. The store is read only, and no lock is taken: no node is registered, and nobody waits for it.
+2. All that is pending runs, also what is above the write version: as it will for whoever activates the actors.
+3. An actor is in memory with its entries, a bounded number of them, while it is tried; of the others there are counts.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lazymig import _version
+from lazymig._bases import WritePolicy
+from lazymig._calls import offers_of
+from lazymig._records import ActorKey
+from lazymig._releases import check_write_version
+from lazymig.errors import CorruptStateError, NewerStateError
+from lazymig.rollout._preflight_copy import copied
+from lazymig.rollout._preflight_report import Findings, Growth
+from lazymig.rollout._preflight_trial import tried
+from lazymig.rollout._sweep_report import FailedActor, SweepReport
+from lazymig.rollout._sweep_singles import AT_ONCE
+from lazymig.rollout._sweep_targets import Targets
+
 if TYPE_CHECKING:
-    from lazymig.rollout._sweep_report import SweepReport
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from lazymig._records import AppliedSet, StoredActor
+    from lazymig.rollout._preflight_copy import Copied
+    from lazymig.rollout._preflight_trial import Trial
+    from lazymig.rollout._sweep import Stop
+    from lazymig.rollout._sweep_pace import Pace
+    from lazymig.rollout._sweep_report import Ending
+    from lazymig.store import Store
+    from lazymig.suite import ActorType
+
+PROGRESS_SECONDS = 0.1
+"""How often it tells its progress, at most."""
 
 
-async def rehearse(*args: Any, **options: Any) -> SweepReport:
-    """Run the migrations on copies."""
-    raise NotImplementedError(args, options)
+async def rehearse(  # noqa: PLR0913  (the options of `sweep`)
+    store: Store,
+    actor_type: ActorType[Any],
+    pace: Pace,
+    *,
+    limit: int | None,
+    max_failures: int,
+    stop: Stop | None,
+    progress: Callable[[SweepReport], object] | None,
+) -> SweepReport:
+    """Run the migrations on copies; see `sweep`.
+
+    Raises:
+        NewerStateError: The type is written at a version above what the suite supports.
+        WriteVersionError: It is written at a version that this software has no way down to.
+        StoreError: The store's fault.
+        CorruptStateError: What all actors of the type share can't be read.
+    """
+    policy = await store.policy(actor_type.name)
+    if not policy.epoch and actor_type.write_version is not None:  # as the first node that starts sets it
+        policy = WritePolicy(_version.pack(actor_type.write_version), 1)
+    if policy.version is not None and policy.version > actor_type.chain.release.highest:
+        raise NewerStateError(None, _version.unpack(policy.version), actor_type.supported, of="type")
+    (offer,) = offers_of({actor_type.name: actor_type})
+    check_write_version(offer, policy.version)
+    counts = await store.census(actor_type.name)
+    run = _Preflight(store, actor_type, policy, counts, pace)
+    run.limit, run.max_failures, run.stop, run.progress = limit, max_failures, stop, progress
+    return await run.run()
+
+
+class _Preflight:
+    """The preflight of one type.
+
+    Attributes:
+        limit: See `sweep`; likewise the others.
+    """
+
+    limit: int | None
+    max_failures: int
+    stop: Stop | None
+    progress: Callable[[SweepReport], object] | None
+
+    def __init__(
+        self,
+        store: Store,
+        actor_type: ActorType[Any],
+        policy: WritePolicy,
+        counts: Mapping[AppliedSet | None, int],
+        pace: Pace,
+    ) -> None:
+        self._store = store
+        self._type = actor_type
+        self._policy = policy
+        self._targets = Targets(actor_type, policy)
+        self._sets = frozenset(applied for applied in counts if self._is_pending(applied))
+        self._total = sum(counts.values())
+        self._pending = sum(counts[applied] for applied in self._sets)
+        self._newer = sum(count for applied, count in counts.items() if self._targets.is_newer(applied))
+        self._pace = pace
+        self._seen = 0
+        self._migrated: Counter[int] = Counter()
+        self._failed: list[FailedActor] = []
+        self._bytes_before = self._bytes_after = 0
+        self._findings = Findings()
+        self._began_at = pace.clock()
+        self._told_at = float("-inf")
+
+    def _is_pending(self, applied: AppliedSet | None) -> bool:
+        """Tell whether something is to be run on actors of a set, or to be stored of them."""
+        if self._targets.is_stale(applied):
+            return True
+        return applied is not None and not self._targets.is_newer(applied) and bool(self._type.chain.pending(applied))
+
+    async def run(self) -> SweepReport:
+        """Try all actors of which something would be stored."""
+        name, targets = self._type.name, self._targets
+        if self._sets:
+            await self._each(partial(self._store.stragglers, name, self._sets))
+        if self._ending() is None:
+            counts = await self._store.entry_census(name)
+            entries = frozenset(applied for applied in counts if targets.is_stale_entry(applied))
+            base = self._type.chain.release if targets.is_pinned else None
+            await self._each(partial(self._store.sweeping.unsettled, name, entries, base), is_second=True)
+        report = self._report(self._ending() or "finished")
+        if self.progress is not None:
+            self.progress(report)
+        return report
+
+    async def _each(self, find: Callable[..., Awaitable[Sequence[str]]], *, is_second: bool = False) -> None:
+        """Try the actors that are found, page by page."""
+        after = ""
+        while await self._is_ready():
+            size = min(AT_ONCE, self._pace.size)
+            ids = await find(after=after, limit=size)
+            await self._try_page(ids, is_second=is_second)
+            if len(ids) < size:
+                break
+            after = ids[-1]
+
+    async def _try_page(self, ids: Sequence[str], *, is_second: bool) -> None:
+        """Read some actors together, and try one after the other: so the time of each is its own."""
+        keys = [ActorKey(self._type.name, actor_id) for actor_id in ids]
+        actors = await asyncio.gather(*map(self._store.read, keys), return_exceptions=True)
+        size, seconds = 0, 0.0
+        for key, actor in zip(keys, actors, strict=True):
+            if self._ending() is not None:
+                return
+            self._seen += not is_second
+            if isinstance(actor, CorruptStateError):
+                self._fail(FailedActor.of(key, actor))
+            elif isinstance(actor, BaseException):
+                raise actor
+            elif actor is not None and not (is_second and self._was_tried(actor)):
+                tried_size, tried_seconds = await self._try(actor)
+                size += tried_size
+                seconds += tried_seconds
+        self._pace.note(len(ids), size, seconds)
+        await asyncio.sleep(0)  # a store in memory lets nobody else in
+
+    def _was_tried(self, actor: StoredActor) -> bool:
+        return (None if actor.stamp is None else actor.stamp.applied) in self._sets
+
+    async def _try(self, actor: StoredActor) -> tuple[int, float]:
+        """Try one; return the bytes of its states, before and after, and how long it took."""
+        found = self._findings
+        try:
+            copy = await copied(self._store, actor, self._policy, keeps_previous=self._type.keeps_previous)
+        except CorruptStateError as error:
+            self._fail(FailedActor.of(actor.key, error))
+            return 0, 0.0
+        if copy is None:
+            found.moving += 1
+            return 0, 0.0
+        trial = await tried(self._type, copy, self._pace.clock)
+        found.held += copy.actor.owner is not None
+        found.quarantined += copy.actor.failure is not None
+        found.truncated += not copy.is_whole
+        found.waiting += self._has_waiting_entries and copy.actor.marks.oldest is not None
+        self._newer += trial.is_newer
+        if trial.failure is not None:
+            self._fail(trial.failure)
+        elif trial.is_stored:
+            self._note(copy, trial)
+        return trial.states_before + trial.states_after, trial.seconds
+
+    @property
+    def _has_waiting_entries(self) -> bool:
+        """Whether entries are converted above the version that the type is written at."""
+        above = (step for step in self._type.chain.migrations if step.packed > self._targets.version)
+        return self._targets.is_pinned and any(step.conversions for step in above)
+
+    def _fail(self, failure: FailedActor) -> None:
+        self._findings.tried += 1
+        self._failed.append(failure)
+
+    def _note(self, copy: Copied, trial: Trial) -> None:
+        """Note one that came up; what is only above the write version is nothing that a sweep does."""
+        found, stamp = self._findings, copy.actor.stamp
+        applied = None if stamp is None else stamp.applied
+        found.tried += 1
+        found.note_time(trial.seconds)
+        found.note_growth(Growth(copy.actor.key, copy.size, trial.after))
+        if trial.has_run:
+            found.note_differences(trial.differences)
+        if applied not in self._sets or self._targets.is_stale(applied):
+            self._migrated[0 if applied is None else applied.highest] += 1
+            self._bytes_before += trial.states_before
+            self._bytes_after += trial.states_after
+
+    # --- between two pages -------------------------------------------------------------------------------------
+
+    def _ending(self) -> Ending | None:
+        """Return why it is to end now, if it is."""
+        if self.stop is not None and self.stop.is_set():
+            return "stopped"
+        if len(self._failed) >= self.max_failures:
+            return "failures"
+        came_up = self._findings.tried - len(self._failed)
+        return "limit" if self.limit is not None and came_up >= self.limit else None
+
+    async def _is_ready(self) -> bool:
+        """Wait until the next page may come; tell whether one is to."""
+        now = self._pace.clock()
+        if self.progress is not None and now - self._told_at >= PROGRESS_SECONDS:
+            self._told_at = now
+            self.progress(self._report("running"))
+        while self._ending() is None:
+            if await self._pace.is_due():
+                return True
+        return False
+
+    def _report(self, ended: Ending) -> SweepReport:
+        migrated, left = self._migrated.total(), max(0, self._pending - self._seen)
+        versions = sorted(self._migrated)
+        return SweepReport(
+            types=(self._type.name,),
+            migrated=migrated,
+            from_versions={_version.unpack(number): self._migrated[number] for number in versions},
+            current=max(0, self._total - migrated - self._newer - len(self._failed) - left),
+            newer=self._newer,
+            failed=tuple(sorted(self._failed, key=lambda failed: failed.key)),
+            left=left,
+            ended=ended,
+            passes=1,
+            seconds=self._pace.clock() - self._began_at,
+            bytes_before=self._bytes_before,
+            bytes_after=self._bytes_after,
+            preflight=self._findings.report(left),
+        )

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from lazymig._records import ActorKey
+from lazymig._version import is_newer_major
 from lazymig.activation import Activation
 from lazymig.errors import (
     ActivationError,
@@ -94,13 +95,17 @@ class Singles:
         except LeaseLostError:
             tally.busy.add(key.id)
         except NewerStateError as error:
-            if key.id not in tally.failed and error.table is not None:
+            if not self._is_newer(lease):  # else it is counted as that
                 tally.failed[key.id] = FailedActor.of(key, error)
         except (ActivationError, DefinitionError) as error:
             tally.failed[key.id] = FailedActor.of(key, error)
         finally:
             await self._hand.unlock(lease)
         return 0, None
+
+    def _is_newer(self, lease: Lease) -> bool:
+        stamp = lease.stamp
+        return stamp is not None and is_newer_major(stamp.applied.highest, self._type.chain.release.highest)
 
     async def _settle(self, lease: Lease) -> tuple[int, bool]:
         tally, key, stamp = self._tally, lease.key, lease.stamp

@@ -68,7 +68,7 @@ class Targets:
     def is_stale(self, applied: AppliedSet | None) -> bool:
         """Tell whether actors of a set are to be brought up, or down."""
         if applied is None:
-            return bool(self._chain.migrations) or self._infers_version
+            return bool(self._chain.migrations) or self._infers_version or self._chain.floor > 0
         if self.is_newer(applied):
             return False
         stamp = Stamp(applied, self._chain.release)

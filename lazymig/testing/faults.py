@@ -110,6 +110,10 @@ class FaultyStore:
         """See `Store.rule`."""
         return await self._pass("rule", self._store.rule(ruling, is_change=is_change))
 
+    async def policy(self, actor_type: str) -> WritePolicy:
+        """See `Store.policy`."""
+        return await self._pass("policy", self._store.policy(actor_type))
+
     async def unregister(self, node_id: str) -> None:
         """See `Store.unregister`."""
         return await self._pass("unregister", self._store.unregister(node_id))

@@ -43,6 +43,13 @@ class PolicySuite(StoreBench):
             assert (await claimed(store, epoch)).policy == WritePolicy(version, epoch)
             assert (await facts(store)).policy == WritePolicy(version, epoch)
 
+    async def test_it_is_read_beside_rulings(self, store: Store) -> None:
+        assert await store.policy("Car") == NO_POLICY
+        for epoch, version in enumerate([TWO, 0, None], 1):
+            await pin(store, version)
+            assert await store.policy("Car") == WritePolicy(version, epoch)
+        assert await store.policy("Bus") == NO_POLICY
+
     async def test_each_type_has_its_own(self, store: Store) -> None:
         await pin(store, TWO)
 
