@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from lazymig import _version
 from lazymig._quarantine import failed
 from lazymig._uncut import is_cancelled
-from lazymig.errors import LeaseLostError, MigrationFailedError, StoreError
+from lazymig.errors import LeaseLostError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from lazymig._holding import Holding
     from lazymig._lease import Lease
     from lazymig._telling import Telling
+    from lazymig.errors import MigrationFailedError
 
 _log = logging.getLogger("lazymig.actor")
 
 
-@asynccontextmanager
-async def recording(holding: Holding, lease: Lease, telling: Telling) -> AsyncIterator[None]:
-    """Record a migration that fails in the block, unless it was cut off; that it can't be recorded is logged.
+async def record(holding: Holding, lease: Lease, telling: Telling, error: MigrationFailedError) -> None:
+    """Record that a migration failed, unless it was cut off; that it can't be recorded is logged.
 
     Args:
         holding: What the activation has of the actor.
         lease: The actor's.
         telling: Told of the record.
+        error: What it failed with.
     """
-    try:
-        yield
-    except MigrationFailedError as error:
-        if not is_cancelled():
-            await _record(holding, lease, telling, error)
-        raise
-
-
-async def _record(holding: Holding, lease: Lease, telling: Telling, error: MigrationFailedError) -> None:
+    if is_cancelled():
+        return
     version = _version.pack(error.version)
     reason = error.reason
     if error.entry is not None:

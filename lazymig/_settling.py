@@ -17,8 +17,9 @@ from lazymig import _plan, _storing
 from lazymig._eager import Conversions
 from lazymig._entries import PAGE_BYTES, PAGE_ENTRIES, Entry, Range
 from lazymig._holding import PolicyChangedError
-from lazymig._quarantining import recording
+from lazymig._quarantining import record
 from lazymig._records import Marks
+from lazymig.errors import MigrationFailedError
 
 if TYPE_CHECKING:
     from lazymig._entries import Place
@@ -56,13 +57,15 @@ class Settling:
         if not (self._has_to_store_states() or self._lease.marks.oldest is not None):
             return
         self._holding.check_quarantine(runs=True)
-        async with recording(self._holding, self._lease, self._telling):
-            while True:
-                try:
-                    await self._settle()
-                except PolicyChangedError:
-                    continue
-                return
+        while True:
+            try:
+                await self._settle()
+            except PolicyChangedError:
+                continue
+            except MigrationFailedError as error:
+                await record(self._holding, self._lease, self._telling, error)
+                raise
+            return
 
     async def _settle(self) -> None:
         self._lease.clears_failure = False  # not by entries before the one that may fail

@@ -17,11 +17,11 @@ from lazymig import _storing, _upgrade
 from lazymig._eager import Conversions
 from lazymig._holding import PolicyChangedError, values_of
 from lazymig._inspection import decode_state
-from lazymig._quarantining import recording
+from lazymig._quarantining import record
 from lazymig._running import RUNNING, Running
 from lazymig._slots import give_way, has_slot
 from lazymig._tables import Tables
-from lazymig.errors import ActivationError
+from lazymig.errors import ActivationError, MigrationFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,8 +115,11 @@ class Upbringing:
             await self._run_noting()
 
     async def _run_noting(self) -> None:
-        async with recording(self._holding, self._lease, self._telling):
+        try:
             await self._bring_up()
+        except MigrationFailedError as error:
+            await record(self._holding, self._lease, self._telling, error)
+            raise
 
     async def _bring_up(self) -> None:
         holding = self._holding
