@@ -200,7 +200,7 @@ async def test_the_scenarios_strike_every_operation_of_a_store(tmp_path: Path) -
     pulse = {"open_pulse", "beat"}  # see test_whatever_heartbeat_fails_the_node_lives_on
     of_operators = {"nodes", "drain", "forget"}  # one statement each, tried by hand and by the clock
     of_tables = {"entries", "count_entries", "tables"}  # see tests/test_eager_faults.py
-    of_rulings = {"rule", "stragglers", "entry_census"}
+    of_rulings = {"rule", "stragglers", "entry_census", "policy"}
     of_restoring = {"previous"}  # see tests/test_restoring_faults.py
     of_others = of_operators | of_tables | of_rulings | of_restoring
     others = operations(Pulse) - {"close"} | {f"failures.{name}" for name in operations(Failures)}
