@@ -59,6 +59,11 @@ class Row:
         return any(table.keys for table in self.tables.values())
 
     @property
+    def is_draft(self) -> bool:
+        """Whether it is copied in part only; see `Copies.begin`."""
+        return self.revision == 0 and self.has_entries
+
+    @property
     def is_blank(self) -> bool:
         """Whether nothing is stored of it but its revision."""
         return not self.states and self.base is None and not self.has_entries

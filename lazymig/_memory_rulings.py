@@ -38,12 +38,15 @@ class MemoryRulings:
     Args:
         rows: The actors.
         policies: The write policies by type.
+
+    Attributes:
+        releases: All that were ever registered, by type and set.
     """
 
     def __init__(self, rows: Mapping[ActorKey, Row], policies: dict[str, WritePolicy]) -> None:
         self._rows = rows
         self._policies = policies
-        self._releases: dict[tuple[str, AppliedSet], Release] = {}
+        self.releases: dict[tuple[str, AppliedSet], Release] = {}
 
     def decide(self, ruling: Ruling, nodes: Callable[[], Sequence[NodeStatus]]) -> Ruled:
         """Answer a ruling's questions; return what it decides."""
@@ -66,7 +69,7 @@ class MemoryRulings:
     def note(self, ruled: Ruled) -> None:
         """Do what was decided."""
         for actor_type, release in ruled.releases:
-            self._releases[actor_type, release.applied] = release._replace(seen_at=datetime.now(UTC))
+            self.releases[actor_type, release.applied] = release._replace(seen_at=datetime.now(UTC))
         for actor_type, version in ruled.policies.items():
             epoch = self._policies.get(actor_type, NO_POLICY).epoch
             self._policies[actor_type] = WritePolicy(version, epoch + 1)
@@ -89,7 +92,7 @@ class MemoryRulings:
         return [(key, row) for key, row in stored if not row.is_blank]
 
     def _seen(self, actor_type: str, nodes: Sequence[NodeStatus]) -> Seen:
-        releases = [release for (of, _), release in self._releases.items() if of == actor_type]
+        releases = [release for (of, _), release in self.releases.items() if of == actor_type]
         return Seen(self._policies.get(actor_type, NO_POLICY), releases, nodes, [])
 
     def _facts(self, actor_type: str, nodes: Sequence[NodeStatus]) -> TypeFacts:

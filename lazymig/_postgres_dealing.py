@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     from lazymig._sql_operations import BaseRows, Committed, EntryRow, Operation, Rows
 
-_ACTORS = """
+ACTORS = """
     revision, node.incarnation, CASE WHEN node.incarnation IS NULL THEN 0 ELSE number END,
     lineage, written_by, migrated_at, converting, oldest, base_lineage, base_revision, base_digest,
     states.names, states.data, kept.names, kept.data, failure.failed_at, failure.retry_at, failure.record
 """
 
-_OF_ACTORS = """
+OF_ACTORS = """
     LEFT JOIN lazymig.node ON node.incarnation = page.owner
     CROSS JOIN LATERAL (
         SELECT array_agg(name) AS names, array_agg(value) AS data FROM lazymig.state
@@ -34,17 +34,17 @@ _OF_ACTORS = """
 """
 
 _READ = f"""
-    SELECT {_ACTORS} FROM lazymig.actor AS page {_OF_ACTORS} WHERE page.type = %(type)s AND page.id = %(id)s
+    SELECT {ACTORS} FROM lazymig.actor AS page {OF_ACTORS} WHERE page.type = %(type)s AND page.id = %(id)s
 """  # noqa: S608  (constants are put in, no value)
 
 _SCAN = f"""
-    SELECT page.id, {_ACTORS} FROM (
+    SELECT page.id, {ACTORS} FROM (
         SELECT * FROM lazymig.actor WHERE type = %(type)s AND id > %(after)s AND (
             revision <> 0 OR oldest IS NOT NULL OR base_lineage IS NOT NULL
             OR EXISTS (SELECT 1 FROM lazymig.state WHERE state.type = actor.type AND state.id = actor.id)
         )
         ORDER BY id LIMIT %(limit)s
-    ) AS page {_OF_ACTORS}
+    ) AS page {OF_ACTORS}
     ORDER BY page.id
 """  # noqa: S608  (likewise)
 
@@ -167,12 +167,12 @@ class PostgresDealing:
     def read(self, of: Mapping[str, Any]) -> Operation[Found | None]:
         """See `Dealing.read`."""
         (rows,) = yield last((self._read, of))
-        return _found(rows[0]) if rows else None
+        return found_in(rows[0]) if rows else None
 
     def scan(self, of: Mapping[str, Any]) -> Operation[list[tuple[Any, Found]]]:
         """See `Dealing.scan`."""
         (rows,) = yield last((self._scan, of))
-        return [(row[0], _found(row[1:])) for row in rows]
+        return [(row[0], found_in(row[1:])) for row in rows]
 
     def entries(
         self, of: Mapping[str, Any], limit: int, max_bytes: int, *, is_reverse: bool
@@ -218,7 +218,8 @@ def _committed(of: Mapping[str, Any], row: Sequence[Any]) -> Committed:
     return None if revision is None else int(revision)
 
 
-def _found(row: Sequence[Any]) -> Found:
+def found_in(row: Sequence[Any]) -> Found:
+    """Return an actor of a row of `ACTORS`."""
     *actor, names, values, kept, kept_values, failed_at, retry_at, record = row
     return Found(actor, _pairs(names, values), _pairs(kept, kept_values), _failure(failed_at, retry_at, record))
 

@@ -24,8 +24,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+OPTIONS = frozenset({"schema", "partitions", "pool"})
+"""Of a store's URL; all others are libpq's, and left as they are written."""
+
 TABLES = (
-    *("actor", "base", "call", "entry", "failure", "fleet", "heartbeat", "layout", "lineage", "node", "offer"),
+    *("actor", "base", "call", "draft", "entry", "failure", "fleet", "heartbeat", "layout", "lineage", "node", "offer"),
     *("policy", "previous", "recovery", "release", "state", "sweep", "sweep_pause"),
 )
 """What a schema holds that is laid out."""
@@ -73,6 +76,10 @@ LAYOUTS = (
         key text COLLATE "C" NOT NULL, value bytea NOT NULL, lineage int8 NOT NULL,
         PRIMARY KEY (type, id, name, key)
     ) /* partitions */;
+    CREATE TABLE lazymig.draft (
+        type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, draft text COLLATE "C" NOT NULL,
+        PRIMARY KEY (type, id)
+    );
     CREATE TABLE lazymig.failure (
         type text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,
         failed_at int8 NOT NULL, retry_at int8 NOT NULL, record text NOT NULL,

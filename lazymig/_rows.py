@@ -214,7 +214,11 @@ def read_marks(key: ActorKey, revision: int, converting: Any, oldest: Any) -> Ma
         if not ((value is None and what == "oldest entry") or (isinstance(value, int) and 0 <= value < 1 << 63)):
             raise CorruptStateError(key, f"its {what} is {value!r}")
     if not revision:
-        raise CorruptStateError(key, "it has entries or a base, but the revision 0 of an actor that was never stored")
+        raise CorruptStateError(
+            key,
+            "it has entries or a base, but the revision 0 of an actor that was never stored. (If it was copied in part "
+            "only, run 'lazymig copy' again)",
+        )
     return Marks(converting, oldest)
 
 

@@ -18,6 +18,7 @@ from lazymig._bases import NO_POLICY
 from lazymig._entries import END, Count, Page
 from lazymig._records import AppliedSet, Claim, Held, StoredActor
 from lazymig._sql_commits import looks_brief, of_lock, store
+from lazymig._sql_copies import SqlCopies
 from lazymig._sql_failures import find_failure
 from lazymig._sql_lineage import UNSTAMPED, Learning
 from lazymig._sql_operations import last, trip
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from lazymig._fleet_records import NodeStatus
     from lazymig._records import ActorKey, Commit, Fence, NodeRecord, Previous
     from lazymig._rulings import Ruling
+    from lazymig._sql_copies import CopyDialect
     from lazymig._sql_lineage import Lineage
     from lazymig._sql_operations import Connection, Dialect, Found, Operation, Rows, Statement
     from lazymig._sql_rulings import RulingDialect
@@ -51,24 +53,33 @@ class SqlStore:
     Args:
         dialect: The statements.
         rulings: Those of rulings.
+        copying: Those of copies.
         connection: Drives them.
         post: Of the same database.
         failures: Likewise.
 
     Attributes:
         post: See `Store.post`.
+        copies: See `Store.copies`.
         sweeping: See `Store.sweeping`.
         failures: See `Store.failures`.
     """
 
-    def __init__(
-        self, dialect: Dialect, rulings: RulingDialect, connection: Connection, post: Post, failures: Failures
+    def __init__(  # noqa: PLR0913, PLR0917  (what an engine is)
+        self,
+        dialect: Dialect,
+        rulings: RulingDialect,
+        copying: CopyDialect,
+        connection: Connection,
+        post: Post,
+        failures: Failures,
     ) -> None:
         self._sql = dialect
         self._rulings = SqlRulings(rulings, connection.now)
         self._connection = connection
         self._learning = Learning(dialect, connection)
         self.post = post
+        self.copies = SqlCopies(copying, connection, self._learning, self._actor)
         self.sweeping = SqlSweeping(dialect.sweeping, connection, self._learning)
         self.failures = failures
 

@@ -67,7 +67,7 @@ class SqlFailures:
 
     async def note(self, key: ActorKey, fence: Fence, failure: Failure) -> None:
         """See `Failures.note`."""
-        of = {**of_lock(key, fence), **_write(failure)}
+        of = {**of_lock(key, fence), **write_failure(failure)}
         if not await self._connection.run(partial(self._sql.note, of), durable=True):
             raise LeaseLostError(key)
 
@@ -108,7 +108,7 @@ def _read_key(actor_type: Any, actor_id: Any) -> ActorKey:
         raise CorruptStateError(None, f"a record of a failed migration names no actor ({error})") from None
 
 
-def _write(failure: Failure) -> dict[str, Any]:
+def write_failure(failure: Failure) -> dict[str, Any]:
     """Return the columns of a record."""
     record = [failure.version, failure.name, failure.error, failure.attempts, failure.node, failure.checksum]
     return {
@@ -124,7 +124,7 @@ def find_failure(key: ActorKey, rows: Rows) -> Failure | None:
 
 
 def read_failure(key: ActorKey, row: Sequence[Any]) -> Failure:
-    """Return the record that `_write` wrote: ``failed_at``, ``retry_at``, ``record``."""
+    """Return the record that `write_failure` wrote: ``failed_at``, ``retry_at``, ``record``."""
     failed_at, retry_at, record = row
     failed = _rows.read_moment(key, "when its migration failed", failed_at)
     retry = _rows.read_moment(key, "when its migration is tried again", retry_at)

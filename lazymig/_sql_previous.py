@@ -12,12 +12,17 @@ from lazymig.errors import CorruptStateError
 if TYPE_CHECKING:
     from lazymig._records import ActorKey
     from lazymig._sql_lineage import Lineage
-    from lazymig._sql_operations import Operation
+    from lazymig._sql_operations import Operation, Rows
 
 
 def read_previous(statement: str, key: ActorKey, lineage: Lineage) -> Operation[Previous | None]:
-    """Read what is kept of an actor: a row for each state, every one with the stamp."""
+    """Read what is kept of an actor."""
     (rows,) = yield last((statement, {"type": key.type, "id": key.id}))
+    return (yield from previous_of(key, rows, lineage))
+
+
+def previous_of(key: ActorKey, rows: Rows, lineage: Lineage) -> Operation[Previous | None]:
+    """Return what rows say of it: one for each state, every one with the stamp."""
     if not rows:
         return None
     stamps = {tuple(row[2:]) for row in rows}

@@ -2,6 +2,9 @@
 
 An index answers whether there is anything at all, before anything is counted: an engine that guesses from statistics
 would look through all actors for what none of them has.
+
+The sets of a type are read last: each statement has its own snapshot, and what was committed between two of them may
+name a set that the first one didn't have yet.
 """
 
 from __future__ import annotations
@@ -140,8 +143,8 @@ class SqlRulings:
 
     def entry_census(self, actor_type: str) -> Operation[dict[AppliedSet, int]]:
         """Count a type's entries by applied set."""
-        lineages, rows = yield last(
-            (self._sql.lineages, {"type": actor_type}), (self._sql.entry_census, {"type": actor_type})
+        rows, lineages = yield last(
+            (self._sql.entry_census, {"type": actor_type}), (self._sql.lineages, {"type": actor_type})
         )
         names = _Names(actor_type, lineages)
         return {names.get(number): count for number, count in rows}
@@ -176,14 +179,14 @@ class SqlRulings:
 
     def _facts(self, actor_type: str) -> Operation[TypeFacts]:
         of = {"type": actor_type}
-        policy, releases, nodes, lineages, sets, bases, ((oldest,),) = yield trip(
+        policy, releases, nodes, sets, bases, ((oldest,),), lineages = yield trip(
             (self._sql.policy, of),
             (self._sql.releases, of),
             (self._sql.statuses, {"now": self._now()}),
-            (self._sql.lineages, of),
             (self._sql.sets, of),
             (self._sql.bases, of),
             (self._sql.oldest, of),
+            (self._sql.lineages, of),
         )
         names = _Names(actor_type, lineages)
         statuses, unreadable = _rows.read_fleet(nodes)
@@ -202,7 +205,7 @@ class SqlRulings:
 
     def _actors(self, question: AskActors) -> Operation[Counted]:
         of = {"type": question.actor_type}
-        lineages, sets = yield trip((self._sql.lineages, of), (self._sql.sets, of))
+        sets, lineages = yield trip((self._sql.sets, of), (self._sql.lineages, of))
         names = _Names(question.actor_type, lineages)
         found = [number for (number,) in sets if names.find(number) in question.sets]
         if not found:
@@ -213,7 +216,7 @@ class SqlRulings:
 
     def _bases(self, question: AskBases) -> Operation[Counted]:
         of = {"type": question.actor_type}
-        lineages, bases = yield trip((self._sql.lineages, of), (self._sql.bases, of))
+        bases, lineages = yield trip((self._sql.bases, of), (self._sql.lineages, of))
         names = _Names(question.actor_type, lineages)
         found = [
             (base, stamp, writer)

@@ -45,6 +45,10 @@ LAYOUTS = (
         value BLOB NOT NULL, lineage INTEGER NOT NULL,
         PRIMARY KEY (type, id, name, key)
     ) WITHOUT ROWID;
+    CREATE TABLE draft (
+        type TEXT NOT NULL, id TEXT NOT NULL, draft TEXT NOT NULL,
+        PRIMARY KEY (type, id)
+    ) WITHOUT ROWID;
     CREATE TABLE failure (
         type TEXT NOT NULL, id TEXT NOT NULL,
         failed_at INTEGER NOT NULL, retry_at INTEGER NOT NULL, record TEXT NOT NULL,

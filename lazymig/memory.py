@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from lazymig._bases import NO_POLICY, WritePolicy
 from lazymig._entries import Count, Page
+from lazymig._memory_copies import MemoryCopies
 from lazymig._memory_failures import MemoryFailures
 from lazymig._memory_post import MemoryPost, Registered
 from lazymig._memory_rows import Row, Table
 from lazymig._memory_rulings import MemoryRulings
 from lazymig._memory_sweeping import MemorySweeping
 from lazymig._records import ActorKey, Claim, Held, StoredActor
-from lazymig.errors import LeaseLostError, StoreClosedError
+from lazymig.errors import CorruptStateError, LeaseLostError, StoreClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,7 @@ class MemoryStore:
         self._is_open = True
         self._policies: dict[str, WritePolicy] = {}
         self._rulings = MemoryRulings(self._rows, self._policies)
+        self.copies = MemoryCopies(self._check_open, self._rows, self._policies, self._rulings, self._holder)
         self.post = MemoryPost(self._check_open, clock, self._nodes, self._policies, self._holder)
         self.sweeping = MemorySweeping(self._check_open, self._rows, self._nodes, self._policies)
         self.failures = MemoryFailures(self._check_open, self._rows, self._nodes)
@@ -136,6 +138,8 @@ class MemoryStore:
         row = self._rows.get(key)
         if row is None:
             row = self._rows[key] = Row()
+        elif row.is_draft:
+            raise CorruptStateError(key, "it was copied in part only. Run 'lazymig copy' again")
         elif row.fence is not None and row.fence.node != fence.node and self._is_alive(row.fence.node):
             return Held(row.fence.node)
         row.fence = fence
@@ -178,7 +182,7 @@ class MemoryStore:
             if row is None or row.fence != fence or fence.node not in self._nodes:
                 continue
             row.fence = None
-            if row.revision == 0:
+            if row.revision == 0:  # a draft has no lock
                 del self._rows[key]
 
     async def read(self, key: ActorKey) -> StoredActor | None:
@@ -258,7 +262,7 @@ class MemoryStore:
         inserted = set()
         for actor_id, data in rows:
             row = self._rows.setdefault(ActorKey(actor_type, actor_id), Row())
-            if row.revision == 0:
+            if row.revision == 0 and not row.is_draft:
                 row.revision = 1
                 row.states[state] = data
                 inserted.add(actor_id)

@@ -1,4 +1,4 @@
-"""PostgreSQL: opening and laying out a schema, a connection for the store's operations, and one for heartbeats.
+"""PostgreSQL: opening a schema, a connection for the store's operations, and one for heartbeats.
 
 Rules:
 
@@ -25,6 +25,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from lazymig import _postgres_sql as sql
+from lazymig._postgres_copy_sql import copy_dialect
 from lazymig._postgres_dealing import dialect
 from lazymig._postgres_driver import CONNECT_SECONDS, CONNECTING, PAUSES, Driver, hang_up, is_quiet
 from lazymig._postgres_errors import IN_THE_WAY, in_use, translate
@@ -256,8 +257,9 @@ async def open_postgres(
     try:
         opened = PostgresConnection(driver, place, clock)
         lent = ReadOnly(opened) if read_only else opened
+        dialects = dialect(schema), ruling_dialect(schema), copy_dialect(schema, place.name)
         post, failures = SqlPost(post_dialect(schema), lent), SqlFailures(failure_dialect(schema), lent)
-        yield SqlStore(dialect(schema), ruling_dialect(schema), lent, post, failures)
+        yield SqlStore(*dialects, lent, post, failures)
     finally:
         await driver.close()
 

@@ -1,4 +1,4 @@
-"""SQLite: opening and laying out a file, a connection for the store's operations, and one for heartbeats.
+"""SQLite: opening a file, a connection for the store's operations, and one for heartbeats.
 
 Rules:
 
@@ -30,6 +30,7 @@ from lazymig._sql import SqlStore
 from lazymig._sql_failures import SqlFailures
 from lazymig._sql_post import SqlPost
 from lazymig._sql_read_only import ReadOnly
+from lazymig._sqlite_copy_sql import copy_dialect
 from lazymig._sqlite_drivers import (
     Inline,
     InTheWayError,
@@ -320,8 +321,8 @@ async def open_sqlite(  # noqa: PLR0913  (named, all but one)
         with translating(name):
             await trying(partial(driver.call, look))
         lent = ReadOnly(opened) if read_only else opened
-        failures = SqlFailures(FAILURE_DIALECT, lent)
-        yield SqlStore(DIALECT, RULING_DIALECT, lent, SqlPost(POST_DIALECT, lent), failures)
+        dialects = DIALECT, RULING_DIALECT, copy_dialect(path)
+        yield SqlStore(*dialects, lent, SqlPost(POST_DIALECT, lent), SqlFailures(FAILURE_DIALECT, lent))
     finally:
         await opened.close()
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lazymig._fleet_records import NodeStatus
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, Previous, StoredActor
     from lazymig._rulings import Ruling
+    from lazymig.copies import Copies
     from lazymig.failures import Failures
     from lazymig.post import Post
     from lazymig.sweeping import Sweeping
@@ -73,6 +74,11 @@ class Store(Protocol):
     @property
     def post(self) -> Post:
         """The calls that travel."""
+        ...
+
+    @property
+    def copies(self) -> Copies:
+        """Whole actors, to be copied from store to store."""
         ...
 
     @property

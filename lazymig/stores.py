@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
+from lazymig._postgres_sql import OPTIONS
 from lazymig.errors import DefinitionError, InvalidStoreUrlError, StoreError, StoreMissingError
 from lazymig.memory import MemoryStore
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 """An identifier that is the same quoted or not, of at most PostgreSQL's 63 characters."""
-
-_OPTIONS = frozenset({"schema", "partitions", "pool"})
-"""Of a PostgreSQL URL; all others are libpq's, and left as they are written."""
 
 _PASSWORD = re.compile(r"(://[^:/?#]*:).*(@)")
 """Up to the last @: a password may hold one, and a slash, where it should have been quoted."""
@@ -69,7 +67,12 @@ async def open_store(url: str, *, create: bool | None = None, read_only: bool = 
             yield opened
         return
     path, synchronous = _read_sqlite_url(url)
-    _check_path(path, url, create=create)
+    try:
+        _check_path(path, url, create=create)
+    except PermissionError as error:
+        raise StoreError(
+            f"{hide_password(url)} can't be opened ({error}). Give this process the right to look into its folder."
+        ) from error
     from lazymig.sqlite import open_sqlite  # noqa: PLC0415  (no driver where only memory is used)
 
     async with open_sqlite(path, synchronous=synchronous, create=create, read_only=read_only) as opened:
@@ -115,7 +118,7 @@ def _read_postgres_url(url: str) -> Place:
     if not start.partition(":")[2].startswith("//"):
         raise InvalidStoreUrlError(name, "a host or a database comes after two slashes")
     options = [option for option in query.split("&") if option]
-    pairs = [(key, value) for key, _, value in (option.partition("=") for option in options) if key in _OPTIONS]
+    pairs = [(key, value) for key, _, value in (option.partition("=") for option in options) if key in OPTIONS]
     ours = dict(pairs)
     if len(ours) < len(pairs):
         raise InvalidStoreUrlError(name, f"one of {', '.join(ours)} is given twice")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from psycopg.pq import TransactionStatus
 
 from lazymig import postgres as engine
+from lazymig._postgres_copy_sql import copy_dialect
 from lazymig._postgres_dealing import dialect
 from lazymig._postgres_failure_sql import failure_dialect
 from lazymig._postgres_post_sql import post_dialect
@@ -167,8 +168,9 @@ class PostgresKeep:
             opened = _SteppingConnection(_Stepping(connection), self._place, asyncio.get_running_loop().time)
             opened.poll_seconds = POLL_SECONDS
             post = SqlPost(post_dialect(self._schema), opened)
+            dialects = dialect(self._schema), ruling_dialect(self._schema), copy_dialect(self._schema, self._schema)
             failures = SqlFailures(failure_dialect(self._schema), opened)
-            yield SqlStore(dialect(self._schema), ruling_dialect(self._schema), opened, post, failures)
+            yield SqlStore(*dialects, opened, post, failures)
 
     def free_locks(self, store: Store) -> None:
         """There are none."""

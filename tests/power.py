@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
@@ -22,6 +23,7 @@ from lazymig._sql import SqlStore
 from lazymig._sql_failures import SqlFailures
 from lazymig._sql_operations import last
 from lazymig._sql_post import SqlPost
+from lazymig._sqlite_copy_sql import copy_dialect
 from lazymig._sqlite_drivers import drive, steps
 from lazymig._sqlite_errors import translating
 from lazymig._sqlite_failure_sql import FAILURE_DIALECT
@@ -307,7 +309,9 @@ async def day_of_retries(connection: RecordedConnection, recording: Recording) -
 
 def store_on(connection: RecordedConnection) -> SqlStore:
     failures = SqlFailures(FAILURE_DIALECT, connection)
-    return SqlStore(DIALECT, RULING_DIALECT, connection, SqlPost(POST_DIALECT, connection), failures)
+    return SqlStore(
+        DIALECT, RULING_DIALECT, copy_dialect(Path()), connection, SqlPost(POST_DIALECT, connection), failures
+    )
 
 
 def open_node(connection: RecordedConnection, upto: str | None = None) -> Node:

@@ -12,11 +12,13 @@ from lazymig._records import ActorKey
 from lazymig.cli._preflight import print_figures
 from lazymig.rollout._preflight_report import Difference, Preflight
 from tests.cli_project import Project
+from tests.test_cli_process import end, start
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 LOSSY = """
+import os, signal
 from lazymig import Suite
 suite = Suite("fleet")
 vehicle = suite.actor_type("Vehicle", state="vehicle")
@@ -24,6 +26,8 @@ vehicle = suite.actor_type("Vehicle", state="vehicle")
 def paint(state, context):
     if state["owner"] == "bob":
         raise ValueError("no bob here")
+    if state["owner"] == "ctrl-c":
+        os.kill(os.getpid(), signal.SIGINT)
     state["colour"] = "red"
 @paint.down
 def scrape(state, context):
@@ -100,3 +104,20 @@ def test_people_are_shown_some_differences(capsys: pytest.CaptureFixture[str]) -
     *shown, more = capsys.readouterr().out.splitlines()
     assert shown[0] == r"differs: Vehicle 'car\x1b[2J': entry 'e0' of table 'log' at $: gone"
     assert (len(shown), more) == (20, "and 5 more: --json names them")
+
+
+def test_ctrl_c_says_how_far_it_came_and_that_nothing_was_stored(project: Project) -> None:
+    cars = {f"car-{number:04}": {"owner": "ann"} for number in range(1_000)}
+    project.store(cars | {"car-0100": {"owner": "ctrl-c"}})
+
+    status, _, stderr = end(start("sweep", "Vehicle", "--dry-run"))
+
+    said = re.fullmatch(
+        r"lazymig: interrupted: (\d+) tried, (\d+) left\. Nothing was stored; a dry run begins anew\.\n",
+        stderr.decode(),
+    )
+    assert status == 130
+    assert said is not None, stderr
+    tried, left = int(said[1]), int(said[2])
+    assert tried + left == 1_000
+    assert 100 < tried < 300

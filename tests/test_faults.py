@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 import pytest
 
-from lazymig import errors, fleet, transfer
+from lazymig import errors, fleet
 from lazymig.failures import Failures
 from lazymig.memory import MemoryStore
 from lazymig.postgres import open_postgres
 from lazymig.sqlite import open_sqlite
 from lazymig.store import Pulse, Store
 from lazymig.testing import Fault, FaultyStore, ManualClock
+from lazymig.transfer import _lines
 from tests import beside, postgres, rules
 from tests.fault_scenarios import SCENARIOS, Scenario, by_block, by_calls, legacy
 from tests.scenarios import LEASE_SECONDS, NEW_SOFTWARE, Hands, World
@@ -159,8 +160,8 @@ pytestmark = pytest.mark.no_cover  # tracing would add a third to their time, an
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let imports and exports of a few actors take several calls."""
-    monkeypatch.setattr(transfer, "MAX_BATCH_ACTORS", 2)
-    monkeypatch.setattr(transfer, "_FIRST_PAGE", 1)
+    monkeypatch.setattr(_lines, "MAX_BATCH_ACTORS", 2)
+    monkeypatch.setattr(_lines, "_FIRST_PAGE", 1)
 
 
 @pytest.mark.parametrize(("kind", "how"), CASES)

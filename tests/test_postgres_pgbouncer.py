@@ -10,6 +10,7 @@ import pytest
 
 from lazymig import open_store
 from lazymig._records import NodeRecord
+from lazymig.errors import StoreReadOnlyError
 from lazymig.postgres import open_postgres
 from lazymig.testing.entry_suite import EntrySuite
 from lazymig.testing.store_suite import KEY, StoreSuite, increment
@@ -68,5 +69,19 @@ async def test_increments_of_many_processes_are_never_lost(pooler: str) -> None:
             found = await stores[0].read(KEY)
             assert found is not None
             assert (found.states["count"], found.revision) == (b"60", 60)
+    finally:
+        postgres.drop(schema)
+
+
+async def test_who_only_reads_leaves_the_connections_of_others_able_to_write(pooler: str) -> None:
+    schema = postgres.draw_schema()
+    url = f"{pooler}?schema={schema}&pool=2"
+    try:
+        async with open_store(url) as store, open_store(url, read_only=True) as reader:
+            for number in range(20):
+                await store.insert("Car", "main", [(f"c{number:02}", b"1")])
+                assert len(await reader.scan("Car")) == number + 1
+                with pytest.raises(StoreReadOnlyError):
+                    await reader.insert("Car", "main", [("other", b"1")])
     finally:
         postgres.drop(schema)

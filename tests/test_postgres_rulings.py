@@ -11,8 +11,10 @@ import pytest
 from lazymig import open_store, rollout
 from lazymig import postgres as opening
 from lazymig._bases import NO_POLICY, BaseWrite, Kept, WritePolicy
+from lazymig._postgres_ruling_sql import RULING_DIALECT
 from lazymig._records import ActorKey, Claim, Commit, Fence, NodeRecord
-from lazymig._rulings import AskType, Ruled
+from lazymig._rulings import AskActors, AskBases, AskType, Ruled
+from lazymig._sql_rulings import SqlRulings
 from lazymig.errors import StoreUnavailableError
 from lazymig.testing.ruling_bench import answers, facts, pin
 from tests import postgres
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from lazymig._rulings import Ruling
+    from lazymig._rulings import Question, Ruling
     from lazymig.store import Store
 
 FENCE = Fence("n1", 1)
@@ -192,3 +194,15 @@ def _updates(beside: psycopg.Connection[Any], schema: str) -> tuple[int, int]:
     row = beside.execute(counted, [schema]).fetchone()
     assert row is not None
     return row[0], row[1]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [AskType("Car"), AskActors("Car", frozenset([None])), AskBases("Car", frozenset()), None],
+    ids=["facts", "actors", "bases", "entries"],
+)
+def test_a_set_that_is_named_between_two_statements_is_known(question: Question | None) -> None:
+    rulings = SqlRulings(RULING_DIALECT, lambda: None)
+    asked = rulings.entry_census("Car") if question is None else rulings.decide(answers(question)())
+    last, _ = next(asked).statements[-1]
+    assert last == RULING_DIALECT.lineages

@@ -228,3 +228,14 @@ async def test_quarantined_actors_are_tried_and_that_is_said(store: Store) -> No
     assert found(report).quarantined == 1
     assert any("1 actor come up whose migration failed before" in text for text in found(report).unproven)
     assert await store.failures.page(CAR) != []
+
+
+async def test_async_migrations_wait_beside_each_other(store: Store) -> None:
+    together = asyncio.Barrier(4)
+
+    async def wait(state: dict[str, Any], context: object) -> None:
+        await together.wait()
+
+    await put(store, a="{}", b="{}", c="{}", d="{}")
+    report = await rollout.sweep(store, suite_of(wait), CAR, **FAST)
+    assert (report.migrated, report.is_complete) == (4, True)

@@ -18,8 +18,10 @@ from tests.preflights import (
     mend,
     named,
     put,
+    put_entries,
     suite_of,
     take_owner,
+    with_entries,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +65,15 @@ async def test_a_sweep_down_is_tried_and_a_missing_way_down_refused(store: Store
     for options in (FAST, {}):
         with pytest.raises(WriteVersionError, match=r"2\.0\.0 \(faulty\) has no down"):
             await rollout.sweep(store, suite_of(take_owner, faulty), CAR, **options)
+
+
+async def test_entries_that_are_converted_after_the_flip_are_counted_and_said(store: Store) -> None:
+    await put_entries(store, "a", range(5))
+    await put(store, b="{}")
+    await rollout.pin(store, CAR, "1.0.0")
+    report = await rollout.sweep(store, with_entries(eager=True), CAR, **FAST)
+    assert (report.failed, found(report).tried, found(report).waiting) == ((), 2, 1)
+    assert any("the entries of 1 actor above the write version" in text for text in found(report).unproven)
 
 
 async def test_a_type_written_above_this_software_is_refused(store: Store) -> None:

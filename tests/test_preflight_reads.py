@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
 
-from lazymig import open_store, rollout
+from lazymig import Node, open_store, rollout
 from lazymig.errors import StoreUnavailableError
 from lazymig.testing import Fault, FaultyStore
 from tests import postgres
@@ -45,6 +46,27 @@ async def test_the_store_sees_reads_only(store: Store) -> None:
     assert report.migrated == 2
     assert set(spy.calls) == READS
     assert spy.pulse_calls == []
+
+
+async def test_beside_nodes_that_bring_actors_up_nobody_is_disturbed(store: Store) -> None:
+    suite = with_entries(eager=True)
+    ids = [f"c{number:03}" for number in range(100)]
+    await put(store, **dict.fromkeys(ids, "{}"))
+
+    async def bring_up(node: Node, actor_id: str) -> None:
+        async with node.activate(CAR, actor_id) as activation:
+            await activation.state().migrate_and_load()
+            for number in range(3):
+                await activation.table("log").put(f"e{number}", {"n": number})
+            await activation.persist()
+
+    async with Node(store, [suite]) as node:
+        sweeping = asyncio.create_task(rollout.sweep(store, suite, CAR, **FAST))
+        await asyncio.gather(*(bring_up(node, actor_id) for actor_id in ids))
+        report = await sweeping
+
+    assert (report.failed, report.newer, report.actors) == ((), 0, 100)
+    assert found(await rollout.sweep(store, suite, CAR, **FAST)).tried == 0
 
 
 async def test_a_failure_of_the_store_is_the_answer(store: Store) -> None:

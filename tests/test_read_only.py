@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lazymig import open_store
+from lazymig._bases import WritePolicy
 from lazymig._entries import Entry, Range
+from lazymig._postgres_copy_sql import copy_dialect
 from lazymig._postgres_dealing import dialect
 from lazymig._postgres_driver import Driver
 from lazymig._postgres_failure_sql import failure_dialect
 from lazymig._postgres_post_sql import post_dialect
 from lazymig._postgres_ruling_sql import ruling_dialect
 from lazymig._quarantine import failed
-from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Marks, NodeRecord, Stamp
+from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Marks, NodeRecord, Stamp, StoredActor
 from lazymig._rulings import AskType
 from lazymig._sql import SqlStore
 from lazymig._sql_failures import SqlFailures
 from lazymig._sql_post import SqlPost
+from lazymig.copies import CopiedEntry, TypeSettings, Whole
 from lazymig.errors import (
     DefinitionError,
     StoreError,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 KEY, FENCE, ONE = ActorKey("Car", "a"), Fence("n1", 1), AppliedSet([1 << 42])
 STAMP = Stamp(ONE, ONE)
 FAILURE = failed(None, 1 << 42, "spoil", "ValueError", at=datetime(2026, 5, 4, tzinfo=UTC), node="n1", checksum=7)
+WHOLE = Whole(StoredActor(KEY, 2, STAMP, {"main": b"2"}), (CopiedEntry("log", "x", b"3", ONE),))
 NOBODY = 65534
 
 
@@ -80,6 +84,10 @@ async def check_reads(store: Store) -> None:
     assert (await store.policy("Car")).version == 0
     assert (await store.previous(KEY), list(await store.failures.page())) == (None, [])
     assert (list(await store.sweeping.notes()), list(await store.sweeping.paused())) == ([], [])
+    assert list(await store.copies.types()) == ["Car"]
+    assert (await store.copies.settings("Car")).policy.version == 0
+    assert [outline.revision for outline in await store.copies.outlines("Car")] == [1]
+    assert [len(whole.entries) for whole in await store.copies.read("Car", ["a"])] == [1]
 
 
 WRITES: dict[str, Callable[[Store], Coroutine[Any, Any, object]]] = {
@@ -98,6 +106,11 @@ WRITES: dict[str, Callable[[Store], Coroutine[Any, Any, object]]] = {
     "pause": lambda store: store.sweeping.pause("Car", is_paused=True),
     "note a failure": lambda store: store.failures.note(KEY, FENCE, FAILURE),
     "retry": lambda store: store.failures.retry("Car"),
+    "put": lambda store: store.copies.put("Car", [WHOLE]),
+    "begin": lambda store: store.copies.begin(KEY, 2, "draft", WHOLE.entries),
+    "add": lambda store: store.copies.add(KEY, "draft", WHOLE.entries),
+    "finish": lambda store: store.copies.finish(WHOLE, "draft"),
+    "note settings": lambda store: store.copies.note("Car", TypeSettings(WritePolicy(1, 9), [])),
     "take": lambda store: store.post.take("n1", 1),
     "remove": lambda store: store.post.remove(["c"]),
     "tidy": lambda store: store.post.tidy(),
@@ -210,6 +223,14 @@ async def test_a_closed_file_in_a_folder_that_may_not_be_written_is_refused_with
             pass
 
 
+async def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    await fill(url)
+    with as_nobody(tmp_path, mode=0o700), pytest.raises(StoreError, match="right to look into its folder"):
+        async with open_store(url, read_only=True):
+            pass
+
+
 async def test_no_file_is_made_that_the_owner_could_not_write_afterwards(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/store.db"
     await fill(url)
@@ -289,8 +310,10 @@ async def test_the_server_refuses_what_would_write_too(schema: str) -> None:
         unguarded = PostgresConnection(driver, place, None)
         post = SqlPost(post_dialect(place.schema), unguarded)
         failures = SqlFailures(failure_dialect(place.schema), unguarded)
-        store = SqlStore(dialect(place.schema), ruling_dialect(place.schema), unguarded, post, failures)
-        for write in WRITES.values():
+        copying = copy_dialect(place.schema, place.name)
+        store = SqlStore(dialect(place.schema), ruling_dialect(place.schema), copying, unguarded, post, failures)
+        for name in WRITES.keys() - {"finish"}:  # which finds no draft, and writes nothing
+            write = WRITES[name]
             with pytest.raises(StoreReadOnlyError, match="read-only transaction"):
                 await write(store)
         await check_reads(store)

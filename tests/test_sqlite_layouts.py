@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lazymig import Node, open_store, sqlite
+from lazymig import Node, _sqlite_opening, open_store
 from lazymig._sqlite_layout import LAYOUTS
 from lazymig.errors import (
     StoreError,
@@ -67,7 +67,7 @@ async def test_newer_layout_in_use_is_refused_untouched(path: Path, url: str) ->
 async def test_older_layout_is_upgraded_with_its_data(path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await make_store(url)
     old = len(LAYOUTS)
-    monkeypatch.setattr(sqlite, "LAYOUTS", (*LAYOUTS, ADDED))
+    monkeypatch.setattr(_sqlite_opening, "LAYOUTS", (*LAYOUTS, ADDED))
     async with open_store(url) as store, Node(store, [boxes()]) as node:
         assert await get(node, "a") == {"n": 1}
         await put(node, "a", {"n": 2})
@@ -76,13 +76,25 @@ async def test_older_layout_is_upgraded_with_its_data(path: Path, url: str, monk
     assert "zone" in names
 
 
+async def test_older_layout_that_is_only_read_is_refused_and_left_alone(
+    path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_store(url)
+    before = content(path)
+    monkeypatch.setattr(_sqlite_opening, "LAYOUTS", (*LAYOUTS, ADDED))
+    with pytest.raises(StoreLayoutError, match=r"has layout 1, this release reads 2.*Open it once to be written"):
+        async with open_store(url, read_only=True):
+            pass
+    assert content(path) == before
+
+
 async def test_layout_upgrade_that_fails_midway_leaves_the_old_layout(
     path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_store(url)
     before = layout_of(path)
     with monkeypatch.context() as patched:
-        patched.setattr(sqlite, "LAYOUTS", (*LAYOUTS, f"{ADDED}; CREATE TABLE node (again)"))
+        patched.setattr(_sqlite_opening, "LAYOUTS", (*LAYOUTS, f"{ADDED}; CREATE TABLE node (again)"))
         with pytest.raises(StoreError):
             async with open_store(url):
                 pass
@@ -95,7 +107,9 @@ async def upgrade_and_die(line: Line, url: str) -> None:
     """Be killed between the statements of a layout upgrade."""
     count = 200_000_000  # rows; far more than are counted before the kill
     endless = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {count}) SELECT max(i) FROM n"
-    pytest.MonkeyPatch().setattr(sqlite, "LAYOUTS", (*LAYOUTS, f"{ADDED}; CREATE TABLE reached (id); {endless}"))
+    pytest.MonkeyPatch().setattr(
+        _sqlite_opening, "LAYOUTS", (*LAYOUTS, f"{ADDED}; CREATE TABLE reached (id); {endless}")
+    )
     line.tell("upgrading")
     async with open_store(url):
         pass

@@ -9,6 +9,7 @@ from lazymig.memory import MemoryStore
 from lazymig.postgres import open_postgres
 from lazymig.sqlite import open_sqlite
 from lazymig.testing.base_suite import BaseSuite
+from lazymig.testing.copy_suite import CopySuite
 from lazymig.testing.entry_suite import EntrySuite
 from lazymig.testing.failure_suite import FailureSuite
 from lazymig.testing.fleet_suite import FleetSuite
@@ -78,6 +79,10 @@ class TestMemoryRulings(Memory, RulingSuite):
     pass
 
 
+class TestMemoryCopies(Memory, CopySuite):
+    pass
+
+
 class SQLite:
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_sqlite(folder / "store.db", clock=clock)
@@ -116,6 +121,10 @@ class TestSQLiteFailures(SQLite, FailureSuite):
 
 
 class TestSQLiteRulings(SQLite, RulingSuite):
+    pass
+
+
+class TestSQLiteCopies(SQLite, CopySuite):
     pass
 
 
@@ -193,6 +202,10 @@ class TestInlineSQLiteRulings(InlineSQLite, RulingSuite):
     pass
 
 
+class TestInlineSQLiteCopies(InlineSQLite, CopySuite):
+    pass
+
+
 @asynccontextmanager
 async def open_postgres_in(folder: Path, clock: ManualClock, **options: object) -> AsyncIterator[Store]:
     with postgres.schema_url() as url:
@@ -241,6 +254,10 @@ class TestPostgresRulings(Postgres, RulingSuite):
     pass
 
 
+class TestPostgresCopies(Postgres, CopySuite):
+    pass
+
+
 class PartitionedPostgres:
     def open(self, folder: Path, clock: ManualClock) -> AbstractAsyncContextManager[Store]:
         return open_postgres_in(folder, clock, partitions=3)
@@ -275,6 +292,10 @@ class TestPartitionedPostgresFailures(PartitionedPostgres, FailureSuite):
 
 
 class TestPartitionedPostgresRulings(PartitionedPostgres, RulingSuite):
+    pass
+
+
+class TestPartitionedPostgresCopies(PartitionedPostgres, CopySuite):
     pass
 
 

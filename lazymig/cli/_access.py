@@ -24,15 +24,21 @@ T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-def common_options(function: F) -> F:
-    """Add what every command has; `Output` reads the two flags."""
+def output_options(function: F) -> F:
+    """Add the flags that every command has; `Output` reads them."""
     for option in (
         click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),
         click.option("--json", is_flag=True, expose_value=False, help="One JSON document on stdout, errors included."),
-        click.option("--store", metavar="URL", help="sqlite:///file.db or postgresql://… [LAZYMIG_STORE]"),
     ):
         function = option(function)
     return function
+
+
+def common_options(function: F) -> F:
+    """Add what every command has that works on one store."""
+    return click.option("--store", metavar="URL", help="sqlite:///file.db or postgresql://… [LAZYMIG_STORE]")(
+        output_options(function)
+    )
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = {
+    "backup": "Write a copy of a SQLite store into a new file, beside those who work on it.",
     "census": "Count stored actors by version, or name those below one.",
     "config": "Show each setting and where it came from.",
+    "copy": "Copy actors from one store to another, and compare both.",
     "export": "Write all actors of a type as JSON lines.",
     "gate": "Ask whether a step of a deploy is safe.",
     "import": "Store actors from JSON lines.",

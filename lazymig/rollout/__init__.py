@@ -19,6 +19,7 @@ from lazymig.rollout._asking import (
 )
 from lazymig.rollout._census import Census, Stragglers, census, stragglers
 from lazymig.rollout._phases import Step
+from lazymig.rollout._preflight_report import Difference, Growth, Preflight
 from lazymig.rollout._quarantined import quarantined, retry
 from lazymig.rollout._restoring import Restored, restore
 from lazymig.rollout._status import PHASES, ReleaseStatus, Status, status
@@ -31,8 +32,11 @@ __all__ = [
     "CODES",
     "PHASES",
     "Census",
+    "Difference",
     "FailedActor",
     "Gate",
+    "Growth",
+    "Preflight",
     "Quarantine",
     "Reason",
     "ReleaseStatus",

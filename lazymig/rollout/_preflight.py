@@ -4,12 +4,14 @@ Rules:
 
 1. The store is read only, and no lock is taken: no node is registered, and nobody waits for it.
 2. All that is pending runs, also what is above the write version: as it will for whoever activates the actors.
-3. An actor is in memory with its entries, a bounded number of them, while it is tried; of the others there are counts.
+3. An actor is in memory while it is tried, with a bounded number of entries, if it has some, and then no other one that
+   has; of the others there are counts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ from lazymig.rollout._preflight_copy import copied
 from lazymig.rollout._preflight_report import Findings, Growth
 from lazymig.rollout._preflight_trial import tried
 from lazymig.rollout._sweep_report import FailedActor, SweepReport
-from lazymig.rollout._sweep_singles import AT_ONCE
+from lazymig.rollout._sweep_singles import AT_ONCE, gather
 from lazymig.rollout._sweep_targets import Targets
 
 if TYPE_CHECKING:
@@ -108,6 +110,7 @@ class _Preflight:
         self._failed: list[FailedActor] = []
         self._bytes_before = self._bytes_after = 0
         self._findings = Findings()
+        self._entries = asyncio.Lock()
         self._began_at = pace.clock()
         self._told_at = float("-inf")
 
@@ -136,7 +139,7 @@ class _Preflight:
         """Try the actors that are found, page by page."""
         after = ""
         while await self._is_ready():
-            size = min(AT_ONCE, self._pace.size)
+            size = min(AT_ONCE, self._pace.size, self._left(), self.max_failures - len(self._failed))
             ids = await find(after=after, limit=size)
             await self._try_page(ids, is_second=is_second)
             if len(ids) < size:
@@ -144,36 +147,33 @@ class _Preflight:
             after = ids[-1]
 
     async def _try_page(self, ids: Sequence[str], *, is_second: bool) -> None:
-        """Read some actors together, and try one after the other: so the time of each is its own."""
+        """Try some actors, beside each other where they wait for something: so the time of each is its own."""
         keys = [ActorKey(self._type.name, actor_id) for actor_id in ids]
-        actors = await asyncio.gather(*map(self._store.read, keys), return_exceptions=True)
-        size, seconds = 0, 0.0
-        for key, actor in zip(keys, actors, strict=True):
-            if self._ending() is not None:
-                return
-            self._seen += not is_second
-            if isinstance(actor, CorruptStateError):
-                self._fail(FailedActor.of(key, actor))
-            elif isinstance(actor, BaseException):
-                raise actor
-            elif actor is not None and not (is_second and self._was_tried(actor)):
-                tried_size, tried_seconds = await self._try(actor)
-                size += tried_size
-                seconds += tried_seconds
-        self._pace.note(len(ids), size, seconds)
-        await asyncio.sleep(0)  # a store in memory lets nobody else in
+        outcomes = await gather([self._try(key, is_second=is_second) for key in keys])
+        self._pace.note(len(ids), sum(size for size, _ in outcomes), sum(seconds for _, seconds in outcomes))
+        await self._pace.sleep(0.0)  # a store in memory never lets others run
+
+    async def _try(self, key: ActorKey, *, is_second: bool) -> tuple[int, float]:
+        """Try one; return the bytes of its states, before and after, and how long it took."""
+        self._seen += not is_second
+        try:
+            actor = await self._store.read(key)
+            if actor is None or (is_second and self._was_tried(actor)):
+                return 0, 0.0
+            if actor.marks.oldest is None:
+                return await self._try_stored(actor)
+            async with self._entries:
+                return await self._try_stored(actor)
+        except CorruptStateError as error:
+            self._fail(FailedActor.of(key, error))
+            return 0, 0.0
 
     def _was_tried(self, actor: StoredActor) -> bool:
         return (None if actor.stamp is None else actor.stamp.applied) in self._sets
 
-    async def _try(self, actor: StoredActor) -> tuple[int, float]:
-        """Try one; return the bytes of its states, before and after, and how long it took."""
+    async def _try_stored(self, actor: StoredActor) -> tuple[int, float]:
         found = self._findings
-        try:
-            copy = await copied(self._store, actor, self._policy, keeps_previous=self._type.keeps_previous)
-        except CorruptStateError as error:
-            self._fail(FailedActor.of(actor.key, error))
-            return 0, 0.0
+        copy = await copied(self._store, actor, self._policy, keeps_previous=self._type.keeps_previous)
         if copy is None:
             found.moving += 1
             return 0, 0.0
@@ -215,14 +215,21 @@ class _Preflight:
 
     # --- between two pages -------------------------------------------------------------------------------------
 
+    @property
+    def _came_up(self) -> int:
+        return self._findings.tried - len(self._failed)
+
+    def _left(self) -> int:
+        """Return how many actors may still come up."""
+        return sys.maxsize if self.limit is None else self.limit - self._came_up
+
     def _ending(self) -> Ending | None:
         """Return why it is to end now, if it is."""
         if self.stop is not None and self.stop.is_set():
             return "stopped"
         if len(self._failed) >= self.max_failures:
             return "failures"
-        came_up = self._findings.tried - len(self._failed)
-        return "limit" if self.limit is not None and came_up >= self.limit else None
+        return "limit" if self._left() <= 0 else None
 
     async def _is_ready(self) -> bool:
         """Wait until the next page may come; tell whether one is to."""

@@ -73,7 +73,7 @@ class Singles:
             StoreError: The store's fault.
         """
         started = self._pace.clock()
-        sizes = await _gather([self._bring_up(ActorKey(self._type.name, actor_id)) for actor_id in ids])
+        sizes = await gather([self._bring_up(ActorKey(self._type.name, actor_id)) for actor_id in ids])
         self._pace.note(len(ids), sum(size for size, _ in sizes), self._pace.clock() - started)
         if counts:
             self._tally.unchanged += sum(is_stored is False for _, is_stored in sizes)
@@ -128,7 +128,7 @@ class Singles:
         return before + after, is_stored
 
 
-async def _gather(works: Sequence[Any]) -> list[Any]:
+async def gather(works: Sequence[Any]) -> list[Any]:
     """Await all of them; none is cut off by another one's failure.
 
     Raises:

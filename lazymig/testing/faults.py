@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lazymig._fleet_records import Call, CallState, NodeStatus
     from lazymig._records import ActorKey, AppliedSet, Claim, Commit, Fence, Held, NodeRecord, Previous, StoredActor
     from lazymig._rulings import Ruling
+    from lazymig.copies import Copies
     from lazymig.failures import Failures
     from lazymig.post import Post
     from lazymig.store import Pulse, Store
@@ -78,6 +79,7 @@ class FaultyStore:
         self._pulse_fault: Fault | None = None
         self.pulse_calls: list[str] = []
         self.post = _FaultyPost(store.post, self._pass)
+        self.copies = cast("Copies", _FaultyPart("copies", store.copies, self._pass))
         self.sweeping = cast("Sweeping", _FaultyPart("sweeping", store.sweeping, self._pass))
         self.failures = cast("Failures", _FaultyPart("failures", store.failures, self._pass))
 
