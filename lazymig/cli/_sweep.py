@@ -106,7 +106,7 @@ def run_sweep(output: Output, /, actor_types: Sequence[str], store: str | None, 
     with progress() as shown, stopping() as stop:
         run(partial(sweeps.run, shown, stop))
     document = sweeps.document()
-    if stop.is_set and any(report.ended == "stopped" for report in sweeps.reports):
+    if sweeps.total.ended == "stopped":
         raise Interrupted(sweeps.where(), document)
     if output.is_json:
         output.answer(document, "")
@@ -136,12 +136,13 @@ class _Sweeps:
         self._options = options
         self._refused: dict[str, str] = {}
         self._not_swept: dict[str, str] = {}
+        self._is_cut = False
         self.reports: list[SweepReport] = []
 
     @property
     def total(self) -> SweepReport:
-        """All of it as one."""
-        return reduce(add, self.reports, SweepReport(ended="finished"))
+        """All of it as one; stopped, too, if a type was not come to."""
+        return reduce(add, self.reports, SweepReport(ended="stopped" if self._is_cut else "finished"))
 
     @property
     def is_complete(self) -> bool:
@@ -161,8 +162,10 @@ class _Sweeps:
         async with opened(self._settings, read_only=self._options["dry_run"]) as store:
             stored = await store.types()
             for name in self._asked or sorted(types):
-                if not stop.is_set:
-                    await self._sweep(store, types[name], shown, stop)
+                if stop.is_set:
+                    self._is_cut = True
+                    break
+                await self._sweep(store, types[name], shown, stop)
             swept = {name for report in self.reports for name in report.types}
             for name in sorted({*stored, *types} - swept):
                 self._not_swept[name] = self._refused.get(name) or self._reason(name, types, stop)
