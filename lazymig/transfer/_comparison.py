@@ -95,7 +95,7 @@ class Comparison:
         target = await self._read(self._target, self._sums[1], [other for _, other in batch if other is not None])
         for mine, other in batch:
             actor_id = (mine or other).id  # type: ignore[union-attr]  # one of them is there
-            if source.get(actor_id) != target.get(actor_id):
+            if source.get(actor_id) != target.get(actor_id) or isinstance(source.get(actor_id), str):
                 await self._explain(actor_id, source.get(actor_id), target.get(actor_id))
 
     async def _read(self, store: Store, total: Sum, batch: Sequence[Outline]) -> dict[str, Content | str]:
