@@ -87,6 +87,24 @@ async def test_what_is_passed_over_is_told_batch_by_batch(store: Store, monkeypa
     assert [report.present for report in told if not report.compared] == [7, 14, 21, 28, 30]
 
 
+async def test_each_page_of_a_large_actor_is_told_whenever_it_is_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (_copy, _comparison):
+        monkeypatch.setattr(module, "MAX_BATCH_BYTES", 2_000)
+    monkeypatch.setattr(_contents, "PAGE_ENTRIES", 5)
+    target = MemoryStore()
+    await fill(store, 0)
+    await fill_large(store, LARGE, 50)
+    await copy(store, target)
+    told: list[CopyReport] = []
+    for pages in (20, 40):  # compared in both; then read before it takes the older one's place, and copied, too
+        await copy(store, target, progress=told.append)
+        assert pages <= len(told) < pages + 5
+        await write(store, LARGE)
+        told.clear()
+
+
 @pytest.mark.parametrize("types", [["Vehicel"], [TYPE, ""], "Vehicle", ["a\0"], ["\ud800"]], ids=ascii)
 async def test_a_type_that_the_source_does_not_have_is_refused(store: Store, types: list[str]) -> None:
     target = MemoryStore()

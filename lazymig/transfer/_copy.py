@@ -171,7 +171,7 @@ class _Copy:
     async def compare(self, actor_type: str) -> None:
         """Compare what both stores have of a type."""
         await self.note(actor_type)
-        comparison = Comparison(self._source, self._target, actor_type)
+        comparison = Comparison(self._source, self._target, actor_type, self._tell)
         compared = self.report.compared
         async for count in comparison.run():
             self.report = replace(self.report, compared=compared + count)
@@ -202,7 +202,7 @@ class _Copy:
 
     async def _copy_large(self, key: ActorKey, *, is_there: bool) -> None:
         try:
-            if is_there and await read_content(self._source, key) is None:
+            if is_there and await read_content(self._source, key, self._tell) is None:
                 return
             for _ in range(TRIES):
                 put = await self._put_in_pages(key)
