@@ -78,8 +78,9 @@ def _write(source: Path, file: Path, progress: Callable[[float], object]) -> Non
         with translating(f"sqlite:///{file}"), closing(connect(draft, "rw")) as copy:
             for statement in _TAKE_OUT:
                 copy.execute(statement)
-        shutil.copymode(source, draft)
-        _sync(draft)
+        with _naming(file):
+            shutil.copymode(source, draft)
+            _sync(draft)
         progress(1.0)
 
 
@@ -91,18 +92,27 @@ def _tell(progress: Callable[[float], object], _: int, left: int, pages: int) ->
 @contextmanager
 def _new(file: Path) -> Iterator[Path]:
     """Yield an empty file beside, which nobody else has; it gets the file's name afterwards."""
-    try:
+    with _naming(file):
         _check_absent(file)
         draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.part")
         draft.touch(mode=0o600, exist_ok=False)
-        try:
-            yield draft
+    try:
+        yield draft
+        with _naming(file):
             _check_absent(file)
             draft.replace(file)
             _sync(file.parent)
-        finally:
+    finally:
+        with _naming(file):
             for suffix in ("", "-journal", "-wal", "-shm"):
                 draft.with_name(f"{draft.name}{suffix}").unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Tell of what files can't be made, and name the one that was asked for."""
+    try:
+        yield
     except OSError as error:
         raise StoreError(
             f"{file} can't be written: {error.strerror}. Check the path, its rights and the disk."
