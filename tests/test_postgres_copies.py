@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lazymig import open_store
-from lazymig._records import ActorKey, Claim, Fence, Marks, StoredActor
+from lazymig._records import ActorKey, AppliedSet, Claim, Fence, Marks, Previous, Stamp, StoredActor
+from lazymig._rows import write_set
+from lazymig._version import pack, parse
 from lazymig.copies import CopiedEntry, Put, Whole
 from tests import postgres
 from tests.copying import ONE
 from tests.test_postgres_protocol import KEY, NODE, in_, until_waiting
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
     import psycopg
 
@@ -91,3 +94,32 @@ async def test_a_draft_that_is_finished_and_claimed_while_a_copy_waits_is_left_a
 
     assert isinstance(claim, Claim)
     assert await putting == [Put.STORED, Put.HELD]
+
+
+TWO = Stamp(AppliedSet([pack(parse("2.0.0"))]), AppliedSet([pack(parse("2.0.0"))]))
+NEWER = Whole(StoredActor(KEY, 6, None, {"main": b"1"}, marks=Marks(0, 0)), [entry("b")], Previous(TWO, {"main": b"0"}))
+
+
+@pytest.mark.parametrize("call", ["put", "begin", "finish"])
+async def test_sets_are_named_before_an_actor_is_locked(
+    url: str, store: Store, beside: psycopg.Connection[Any], call: str
+) -> None:
+    """A commit names its sets first, too: in the other order each would wait for the other."""
+    if call == "finish":
+        await store.copies.begin(KEY, 6, "draft", [entry("a")._replace(applied=AppliedSet())])
+    else:
+        await store.copies.put("Car", [Whole(StoredActor(KEY, 1, None, {"main": b"1"}))])
+    named = {"applied": write_set(TWO.applied if call == "finish" else ONE)}
+    beside.execute("BEGIN")
+    beside.execute(in_(url, "INSERT INTO lazymig.lineage (type, applied) VALUES ('Car', %(applied)s)"), named)
+    calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+        "put": partial(store.copies.put, "Car", [NEWER]),
+        "begin": partial(store.copies.begin, KEY, 6, "draft", [entry("a")]),
+        "finish": partial(store.copies.finish, NEWER._replace(entries=()), "draft"),
+    }
+    waiting = asyncio.create_task(calls[call]())
+    await until_waiting(beside)
+    beside.execute(in_(url, "SELECT 1 FROM lazymig.actor WHERE id = 'a' FOR UPDATE NOWAIT"))
+    beside.execute("COMMIT")
+
+    assert await waiting in (Put.STORED, [Put.STORED])
