@@ -161,9 +161,9 @@ class _Preflight:
             if actor is None or (is_second and self._was_tried(actor)):
                 return 0, 0.0
             if actor.marks.oldest is None:
-                return await self._try_stored(actor)
+                return await self._try_stored(actor, is_second=is_second)
             async with self._entries:
-                return await self._try_stored(actor)
+                return await self._try_stored(actor, is_second=is_second)
         except CorruptStateError as error:
             self._fail(FailedActor.of(key, error))
             return 0, 0.0
@@ -171,7 +171,7 @@ class _Preflight:
     def _was_tried(self, actor: StoredActor) -> bool:
         return (None if actor.stamp is None else actor.stamp.applied) in self._sets
 
-    async def _try_stored(self, actor: StoredActor) -> tuple[int, float]:
+    async def _try_stored(self, actor: StoredActor, *, is_second: bool) -> tuple[int, float]:
         found = self._findings
         copy = await copied(self._store, actor, self._policy, keeps_previous=self._type.keeps_previous)
         if copy is None:
@@ -182,7 +182,7 @@ class _Preflight:
         found.quarantined += copy.actor.failure is not None
         found.truncated += not copy.is_whole
         found.waiting += self._has_waiting_entries and copy.actor.marks.oldest is not None
-        self._newer += trial.is_newer
+        self._newer += trial.is_newer and not is_second  # else it was counted at first
         if trial.failure is not None:
             self._fail(trial.failure)
         elif trial.is_stored:
