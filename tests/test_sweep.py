@@ -239,6 +239,35 @@ async def test_what_older_software_stores_behind_it_is_mended_and_counted_once(s
     assert (await car(store, "a")).base is None
 
 
+async def test_one_that_older_software_gives_an_entry_meanwhile_is_counted_once(store: Store, cars: Cars) -> None:
+    older = cars.release("2.0.0")
+    step = cars.suite.actor_types["Car"].migration("2.1.0")(lambda state, context: None)
+    step.entries("log")(lambda entry, context: None)
+    await put_legacy(store, "a", "b")
+    given: list[str] = []
+
+    async def give_an_entry() -> None:
+        if not given and (await car(store, "a")).revision > 1:
+            given.append("a")
+            async with Node(store, [older]) as node, node.activate("Car", "a") as activation:
+                await activation.state("car").migrate_and_load()
+                await activation.table("log").put("x", 1)
+                await activation.persist()
+
+    report = await sweep(FaultyStore(store, give_an_entry), cars.suite)
+
+    assert given
+    assert (report.migrated, report.actors, dict(report.from_versions)) == (2, 2, {V0: 2})
+
+
+async def test_a_version_of_which_none_came_up_is_not_counted(store: Store) -> None:
+    await put_legacy(store, "a")
+
+    report = await sweep(store, Cars("a").suite)
+
+    assert (len(report.failed), dict(report.from_versions)) == (1, {})
+
+
 async def test_actors_newer_by_a_major_are_counted_and_left_alone(store: Store, cars: Cars) -> None:
     await put_legacy(store, "a")
     await put(store, cars.suite, "b")

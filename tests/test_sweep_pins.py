@@ -11,6 +11,7 @@ from lazymig import Node, rollout
 from lazymig._entries import Range
 from lazymig._records import NO_MARKS, ActorKey
 from lazymig._version import pack, parse, unpack
+from lazymig.testing import FaultyStore
 from tests.wallets import KEY, Wallets, base_of, held, load, save, stored, value_of, version_of, write_at
 
 if TYPE_CHECKING:
@@ -157,6 +158,32 @@ async def test_what_older_software_stored_over_is_mended(store: Store, wallets: 
     assert (report.migrated, report.is_complete) == (1, True)
     assert (await base_of(store) or {})["wallet"]["money"] == {"amount": 9, "currency": "EUR"}
     assert (await sweep(store, wallets.suite)).migrated == 0
+
+
+@pytest.mark.parametrize("written_at", [None, "1.1.0"])
+async def test_it_ends_while_older_software_stores_over_what_it_mends(
+    store: Store, wallets: Wallets, written_at: str | None
+) -> None:
+    newer = wallets.release("1.1.0") if written_at is None else wallets.suite
+    older = wallets.release("1.0.0") if written_at is None else wallets.release("1.1.0")
+    await save(store, wallets.release("1.0.0"), amount=7)
+    await write_at(store, written_at)
+    await load(store, newer)
+    await save(store, older, amount=8)
+    revisions: list[int] = []
+
+    async def store_over() -> None:
+        found = await stored(store)
+        if found.owner is None and found.revision not in revisions and len(revisions) < 10:
+            await save(store, older, amount=found.revision)
+            revisions.append((await stored(store)).revision)
+
+    spied = FaultyStore(store, store_over)
+
+    report = await sweep(spied, newer)
+
+    assert revisions
+    assert (report.migrated, report.actors, report.passes, report.ended) == (1, 1, 2, "finished")
 
 
 async def test_a_failure_on_the_way_down_is_named_and_changes_nothing(store: Store, wallets: Wallets) -> None:

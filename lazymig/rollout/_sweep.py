@@ -4,7 +4,8 @@ Rules:
 
 1. It goes through claim, plan, run and commit as every activation does, so it is safe beside calls, and beside a second
    sweep. Actors that a node holds are left, and come again.
-2. It goes through the actors until it finds nothing to do: some appear behind it.
+2. It goes through the actors until it finds nothing to do: some appear behind it. What older software stored over once
+   more is mended, and is no reason to go through them again: that would go on for as long as it serves them.
 3. The versions are the progress: a sweep that was stopped or killed goes on by being begun again.
 4. One actor's failure is noted with it, and the others go on.
 """
@@ -227,7 +228,7 @@ class _Sweep:
         self._tally.note_total(sum(counts.values()), stale, newer)
 
     async def _pass(self) -> bool:
-        """Go through the actors once; tell whether something was stored."""
+        """Go through the actors once; tell whether one was brought up."""
         facts = await self._facts()
         targets = Targets(self._type, facts.policy)
         self._tally.begin_pass()
@@ -238,11 +239,11 @@ class _Sweep:
             if self._batches.plan(applied, facts.policy) is not None:
                 await self._in_batches(applied)
         find = partial(self._store.stragglers, self._type.name, stale)
-        is_stored = bool(stale) and await self._one_by_one(find, counts=True)
+        is_stored = bool(stale) and await self._one_by_one(find, is_stale=True)
         entries = frozenset(applied for applied in facts.known if targets.is_stale_entry(applied))
         base = self._type.chain.release if targets.is_pinned else None
         find = partial(self._store.sweeping.unsettled, self._type.name, entries, base)
-        is_stored |= await self._one_by_one(find)
+        await self._one_by_one(find)
         return is_stored or self._tally.migrated > before
 
     async def _in_batches(self, applied: AppliedSet | None) -> None:
@@ -250,7 +251,7 @@ class _Sweep:
         while after is not None and await self._is_ready():
             after = await self._batches.next(applied, after, self._left())
 
-    async def _one_by_one(self, find: Callable[..., Awaitable[Sequence[str]]], *, counts: bool = False) -> bool:
+    async def _one_by_one(self, find: Callable[..., Awaitable[Sequence[str]]], *, is_stale: bool = False) -> bool:
         """Bring up what is found page by page; tell whether something was stored."""
         after, is_stored = "", False
         while await self._is_ready():
@@ -258,7 +259,7 @@ class _Sweep:
             ids = await find(after=after, limit=size)
             known = [actor_id for actor_id in ids if actor_id not in self._tally.failed]
             if known:
-                is_stored |= await self._singles.bring_up(known, counts=counts)
+                is_stored |= await self._singles.bring_up(known, is_stale=is_stale)
             if len(ids) < size:
                 break
             after = ids[-1]

@@ -85,6 +85,7 @@ class Batches:
             return after
         if not batch.ids:
             return None
+        self._tally.begin(batch.now)
         self._hand.hold(batch.ids)
         try:
             await self._bring_up(batch, applied)
