@@ -273,6 +273,42 @@ def test_ctrl_c_finishes_the_batch_and_says_where_it_stands_and_a_second_run_goe
         assert document["error"] == {"code": "interrupted", "message": message}
 
 
+BETWEEN = """
+import os, signal
+from lazymig.rollout._sweep_hand import Hand
+async def interrupted(self, whole=Hand._sign_off):
+    os.kill(os.getpid(), signal.SIGINT)
+    await whole(self)
+Hand._sign_off = interrupted
+"""
+"""Lets Ctrl-C come once a type is swept."""
+
+
+@pytest.mark.parametrize("asked", [(), ("Order", "Vehicle")])
+def test_ctrl_c_between_two_types_says_which_it_has_not_begun(poisoned: Project, asked: tuple[str, ...]) -> None:
+    poisoned.store({"car-1": CAR})
+
+    status, stdout, stderr = end(start("sweep", *asked, "--json", code=BETWEEN + RUN))
+
+    again = " ".join(["lazymig", "sweep", *asked])
+    message = f"interrupted: 0 actors migrated, 0 left, Vehicle not begun. '{again}' goes on."
+    assert (status, stderr.decode()) == (130, f"lazymig: {message}\n")
+    document = json.loads(stdout)
+    assert document["error"] == {"code": "interrupted", "message": message}
+    assert document["coverage"] == {
+        "swept": ["Order"], "not_swept": [{"type": "Vehicle", "reason": "interrupted before it"}]
+    }  # fmt: skip
+    assert poisoned.document("sweep", *asked)["total"]["migrated"] == 1
+
+
+def test_ctrl_c_once_all_is_done_changes_nothing(project: Project) -> None:
+    project.store({"car-1": CAR})
+
+    status, stdout, _ = end(start("sweep", "Vehicle", code=BETWEEN + RUN))
+
+    assert (status, stdout.decode().splitlines()[-1]) == (0, "swept: Vehicle. Not swept: no other types.")
+
+
 def test_a_second_ctrl_c_ends_at_once(poisoned: Project) -> None:
     poisoned.write("slow_suite.py", POISONED + "\nimport time, os, signal\n"
         "def wait(state, context):\n    os.kill(os.getpid(), signal.SIGINT)\n    os.kill(os.getpid(), signal.SIGINT)\n"

@@ -106,7 +106,7 @@ def run_sweep(output: Output, /, actor_types: Sequence[str], store: str | None, 
     with progress() as shown, stopping() as stop:
         run(partial(sweeps.run, shown, stop))
     document = sweeps.document()
-    if stop.is_set and any(report.ended == "stopped" for report in sweeps.reports):
+    if sweeps.is_interrupted:
         raise Interrupted(sweeps.where(), document)
     if output.is_json:
         output.answer(document, "")
@@ -136,6 +136,7 @@ class _Sweeps:
         self._options = options
         self._refused: dict[str, str] = {}
         self._not_swept: dict[str, str] = {}
+        self._not_begun: list[str] = []
         self.reports: list[SweepReport] = []
 
     @property
@@ -147,6 +148,11 @@ class _Sweeps:
     def is_complete(self) -> bool:
         """Whether all that was asked for is at its version."""
         return self.total.is_complete and not self._refused
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether it was stopped before all that was asked for was come to."""
+        return bool(self._not_begun) or any(report.ended == "stopped" for report in self.reports)
 
     async def run(self, shown: Progress, stop: Stop) -> None:
         """Sweep what was asked for.
@@ -161,16 +167,18 @@ class _Sweeps:
         async with opened(self._settings, read_only=self._options["dry_run"]) as store:
             stored = await store.types()
             for name in self._asked or sorted(types):
-                if not stop.is_set:
+                if stop.is_set:
+                    self._not_begun.append(name)
+                else:
                     await self._sweep(store, types[name], shown, stop)
             swept = {name for report in self.reports for name in report.types}
             for name in sorted({*stored, *types} - swept):
-                self._not_swept[name] = self._refused.get(name) or self._reason(name, types, stop)
+                self._not_swept[name] = self._refused.get(name) or self._reason(name, types)
 
-    def _reason(self, name: str, types: Mapping[str, ActorType[Any]], stop: Stop) -> str:
+    def _reason(self, name: str, types: Mapping[str, ActorType[Any]]) -> str:
         if name not in types:
             return "no suite here has it: add its suite to [tool.lazymig] in pyproject.toml"
-        if stop.is_set and (not self._asked or name in self._asked):
+        if name in self._not_begun:
             return "interrupted before it"
         return "not asked for"
 
@@ -195,10 +203,11 @@ class _Sweeps:
     def where(self) -> str:
         """Return where an interrupted sweep stands."""
         total = self.total
+        left = f"{total.left:,} left{''.join(f', {name} not begun' for name in self._not_begun)}"
         if self._options["dry_run"]:
-            return f"{_done(total)}, {total.left:,} left. Nothing was stored; a dry run begins anew."
+            return f"{_done(total)}, {left}. Nothing was stored; a dry run begins anew."
         again = shlex.join(["lazymig", "sweep", *self._asked])
-        return f"{total.migrated:,} actors migrated, {total.left:,} left. '{again}' goes on."
+        return f"{total.migrated:,} actors migrated, {left}. '{again}' goes on."
 
     def document(self) -> dict[str, Any]:
         """Return all of it as a document has it."""
