@@ -100,6 +100,7 @@ class _Preflight:
         self._type = actor_type
         self._policy = policy
         self._targets = Targets(actor_type, policy)
+        self._kept = actor_type.chain.release if self._targets.is_pinned else None
         self._sets = frozenset(applied for applied in counts if self._is_pending(applied))
         self._total = sum(counts.values())
         self._pending = sum(counts[applied] for applied in self._sets)
@@ -128,8 +129,7 @@ class _Preflight:
         if self._ending() is None:
             counts = await self._store.entry_census(name)
             entries = frozenset(applied for applied in counts if targets.is_stale_entry(applied))
-            base = self._type.chain.release if targets.is_pinned else None
-            await self._each(partial(self._store.sweeping.unsettled, name, entries, base), is_second=True)
+            await self._each(partial(self._store.sweeping.unsettled, name, entries, self._kept), is_second=True)
         report = self._report(self._ending() or "finished")
         if self.progress is not None:
             self.progress(report)
@@ -208,10 +208,19 @@ class _Preflight:
         found.note_growth(Growth(copy.actor.key, copy.size, trial.after))
         if trial.has_run:
             found.note_differences(trial.differences)
-        if applied not in self._sets or self._targets.is_stale(applied):
+        if applied not in self._sets or self._targets.is_stale(applied) or self._is_unsettled(copy):
             self._migrated[0 if applied is None else applied.highest] += 1
             self._bytes_before += trial.states_before
             self._bytes_after += trial.states_after
+
+    def _is_unsettled(self, copy: Copied) -> bool:
+        """Tell whether a sweep comes to an actor whatever its stamp says, see `Sweeping.unsettled`."""
+        actor, base = copy.actor, copy.actor.base
+        if actor.marks.converting or (
+            base is not None and (base.applied, base.revision) != (self._kept, actor.revision)
+        ):
+            return True
+        return any(self._targets.is_stale_entry(entry.applied) for entry in copy.entries.values())
 
     # --- between two pages -------------------------------------------------------------------------------------
 
