@@ -349,6 +349,26 @@ async def test_a_context_object_is_handed_to_each(store: Store) -> None:
     assert (await value(store, "a"))["price"] == 2
 
 
+async def test_what_migrations_share_is_each_ones_own(store: Store) -> None:
+    suite, rates = Suite("cars"), {"EUR": 2}
+    car_type = suite.actor_type("Car", state="car", context=rates)
+
+    @car_type.migration("1.0.0")
+    def take_rates(state: Any, context: Any) -> None:
+        state["rates"] = context
+
+    @car_type.migration("1.1.0")
+    def add_its_own(state: Any, context: Any) -> None:
+        state["rates"]["of"] = state["id"]
+
+    ids = [f"{number:02}" for number in range(40)]
+    await put_legacy(store, *ids)
+
+    assert (await sweep(store, suite)).migrated == 40
+
+    assert [(await value(store, actor_id))["rates"] for actor_id in ids] == [{"EUR": 2, "of": one} for one in ids]
+
+
 async def test_a_context_factory_reaches_other_states(store: Store) -> None:
     suite = Suite("cars")
     car_type = suite.actor_type("Car", state="car", context_factory=lambda activation: activation)
