@@ -186,6 +186,22 @@ async def test_it_ends_while_older_software_stores_over_what_it_mends(
     assert (report.migrated, report.actors, report.passes, report.ended) == (1, 1, 2, "finished")
 
 
+async def test_a_pin_at_the_end_of_the_last_pass_is_followed(store: Store, wallets: Wallets) -> None:
+    await save(store, wallets.release("1.0.0"), amount=7)
+
+    async def pin() -> None:
+        if spied.calls.count("sweeping.unsettled") == 2 and not (await store.policy("Wallet")).epoch:
+            await write_at(store, "1.1.0")
+
+    spied = FaultyStore(store, pin)
+    spied.arm(None)
+
+    report = await sweep(spied, wallets.suite)
+
+    assert await version_of(store) == "1.1.0"
+    assert (report.migrated, report.actors, report.passes, report.is_complete) == (1, 1, 4, True)
+
+
 async def test_a_failure_on_the_way_down_is_named_and_changes_nothing(store: Store, wallets: Wallets) -> None:
     await save(store, wallets.suite, money={"currency": "EUR"}, name="ann", notes=[])
     await write_at(store, "1.1.0")

@@ -186,14 +186,19 @@ class _Sweep:
         self._tally = Tally(actor_type.name)
         self._batches = Batches(store, actor_type, hand, pace, self._tally)
         self._singles = Singles(actor_type, hand, pace, self._tally, hooks)
+        self._epoch: int | None = None
         self._began_at = pace.clock()
         self._noted_at = self._told_at = float("-inf")
 
     async def run(self) -> SweepReport:
         """Go through the actors until there is nothing to do."""
         try:
-            await self._go_through()
-            await self._count(await self._facts())
+            is_over = False
+            while not is_over:
+                await self._go_through()
+                facts = await self._facts()
+                await self._count(facts)
+                is_over = self._ending() is not None or facts.policy.epoch == self._epoch
         except BaseException:
             await uncut(self._note("stopped"))
             raise
@@ -231,6 +236,7 @@ class _Sweep:
         """Go through the actors once; tell whether one was brought up."""
         facts = await self._facts()
         targets = Targets(self._type, facts.policy)
+        self._epoch = facts.policy.epoch
         self._tally.begin_pass()
         await self._count(facts)
         before = self._tally.migrated
