@@ -202,6 +202,29 @@ async def test_a_pin_at_the_end_of_the_last_pass_is_followed(store: Store, walle
     assert (report.migrated, report.actors, report.passes, report.is_complete) == (1, 1, 4, True)
 
 
+async def test_what_older_software_stored_over_is_mended_with_the_entries_that_it_put(
+    store: Store, wallets: Wallets
+) -> None:
+    older = wallets.release("1.1.0")
+    await pay(store, wallets.release("1.0.0"), "a")
+    await write_at(store, "1.1.0")
+    await save(store, wallets.suite, money=EUR, notes=["n"])
+    await save(store, older, amount=9)
+
+    report = await sweep(store, wallets.suite)
+
+    assert (report.migrated, report.failed) == (1, ())
+    assert await value_of(store) == {"amount": 9, "name": "nobody"}
+    assert (await base_of(store) or {})["wallet"] == {
+        "money": {"amount": 9, "currency": "EUR"}, "name": "nobody", "notes": ["n"]
+    }  # fmt: skip
+    assert await payments(store) == {"a": ({"amount": 0}, "1.1.0")}
+    assert (await stored(store)).marks == NO_MARKS._replace(oldest=pack(parse("1.1.0")))
+    assert (await sweep(store, wallets.suite)).migrated == 0
+    await write_at(store, "2.1.0")
+    assert (await load(store, wallets.suite))["money"] == {"amount": 9, "currency": "EUR"}
+
+
 async def test_a_failure_on_the_way_down_is_named_and_changes_nothing(store: Store, wallets: Wallets) -> None:
     await save(store, wallets.suite, money={"currency": "EUR"}, name="ann", notes=[])
     await write_at(store, "1.1.0")
