@@ -198,6 +198,21 @@ def test_a_pause_is_set_and_taken_back(project: Project) -> None:
     assert project.document("sweep", "status")["paused"] == []
 
 
+def test_a_sweep_that_pauses_says_how_it_goes_on(project: Project) -> None:
+    project.store({"car-1": CAR})
+    project.run("sweep", "pause", "Vehicle")
+    often = "from lazymig.cli import _progress; _progress.SECONDS_BETWEEN_LINES = 0.0; "
+
+    with start("sweep", "Vehicle", code=often + RUN) as sweeping:
+        assert sweeping.stderr is not None
+        line = next(line for line in sweeping.stderr if b"paused" in line).decode()
+        project.run("sweep", "resume", "Vehicle")
+        status, _, _ = end(sweeping)
+
+    assert "0 migrated, 1 left, paused: 'lazymig sweep resume Vehicle' lets it go on" in line
+    assert status == 0
+
+
 def test_status_shows_what_the_last_sweep_of_each_type_came_to(poisoned: Project) -> None:
     poisoned.store({"car-1": CAR, "car-2": CAR | {"owner": "bob"}})
     poisoned.run("sweep")

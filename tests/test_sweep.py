@@ -608,6 +608,26 @@ async def test_a_pause_is_noticed_and_ends(store: Store, cars: Cars, noting: Not
     assert found["label"].startswith("sweep of Car on ")
 
 
+async def test_a_pause_is_told_as_progress(
+    store: Store, cars: Cars, noting: Noting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put_legacy(store, "a")
+    await store.sweeping.pause("Car", is_paused=True)
+    stop = asyncio.Event()
+    told: list[SweepReport] = []
+
+    def tell(report: SweepReport) -> None:
+        told.append(report)
+        if report.is_paused:
+            stop.set()
+
+    monkeypatch.setattr("lazymig.rollout._sweep.PROGRESS_SECONDS", 0.0)
+    report = await sweep(noting.spied, cars.suite, stop=stop, progress=tell)
+
+    assert any(one.is_paused for one in told)
+    assert (told[-1], report.is_paused, report.left) == (report, False, 1)
+
+
 async def test_a_paused_sweep_can_be_stopped(store: Store, cars: Cars, noting: Noting) -> None:
     await put_legacy(store, "a")
     await store.sweeping.pause("Car", is_paused=True)

@@ -186,6 +186,8 @@ class _Sweeps:
         def show(report: SweepReport) -> None:
             done = report.actors - report.left
             text = f"{actor_type.name}: {_done(report)}, {report.left:,} left"
+            if report.is_paused:
+                text += f", paused: '{_resume(actor_type.name)}' lets it go on"
             shown.update(report.migrated, plain(text), done / report.actors if report.actors else None)
 
         try:
@@ -292,9 +294,16 @@ def _set_paused(output: Output, actor_type: str, store: str | None, *, is_paused
     settings = read_settings(store)
     is_change = run(partial(_pause, settings, actor_type, is_paused=is_paused))
     document = {"store": settings.shown_store, "type": actor_type, "paused": is_paused, "changed": is_change}
-    resume = shlex.join(["lazymig", "sweep", "resume", actor_type])
-    text = f"sweeps of {actor_type} pause; '{resume}' lets them go on" if is_paused else f"sweeps of {actor_type} go on"
+    text = (
+        f"sweeps of {actor_type} pause; '{_resume(actor_type)}' lets them go on"
+        if is_paused
+        else f"sweeps of {actor_type} go on"
+    )
     output.answer(document, plain(text if is_change else f"{text}, as before"))
+
+
+def _resume(actor_type: str) -> str:
+    return shlex.join(["lazymig", "sweep", "resume", actor_type])
 
 
 async def _pause(settings: Settings, actor_type: str, *, is_paused: bool) -> bool:

@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -288,19 +289,23 @@ class _Sweep:
     async def _is_ready(self) -> bool:
         """Wait until the next batch may come; tell whether one is to."""
         await self._pace.sleep(0.0)  # a store in memory never lets others run
-        now = self._pace.clock()
-        if self._progress is not None and now - self._told_at >= PROGRESS_SECONDS:
-            self._told_at = now
-            self._progress(self._report("running"))
+        self._tell(is_paused=False)
         while self._ending() is None:
             if self._pace.clock() - self._noted_at >= NOTE_SECONDS:
                 await self._hand.locks.release_left()
                 if await self._note("running"):
+                    self._tell(is_paused=True)
                     await self._pace.sleep(NOTE_SECONDS)
                     continue
             if await self._pace.is_due():
                 return True
         return False
+
+    def _tell(self, *, is_paused: bool) -> None:
+        now = self._pace.clock()
+        if self._progress is not None and now - self._told_at >= PROGRESS_SECONDS:
+            self._told_at = now
+            self._progress(replace(self._report("running"), is_paused=is_paused))
 
     async def _note(self, ended: Ending) -> bool:
         """Note in the store how far it is; tell whether it is to pause."""

@@ -69,6 +69,7 @@ class SweepReport:
         bytes_before: Size of the states that it brought up, before.
         bytes_after: Likewise, afterwards.
         preflight: What a dry run found; None of a real one.
+        is_paused: Whether it pauses, as it was told to from elsewhere; in its progress only.
     """
 
     types: tuple[str, ...] = ()
@@ -85,6 +86,7 @@ class SweepReport:
     bytes_before: int = 0
     bytes_after: int = 0
     preflight: Preflight | None = None
+    is_paused: bool = False
 
     @property
     def actors(self) -> int:
