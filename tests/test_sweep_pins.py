@@ -273,6 +273,30 @@ async def test_an_entry_that_fails_is_named_and_those_before_it_are_brought_up(s
     assert (await stored(store)).failure is None
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_those_of_which_only_entries_are_left_count_as_left(
+    store: Store, wallets: Wallets, *, dry_run: bool
+) -> None:
+    for actor_id in "abcde":
+        for suite in (wallets.release("1.1.0"), wallets.suite):
+            async with Node(store, [suite]) as node, node.activate("Wallet", actor_id) as activation:
+                await activation.state().migrate_and_load(default={"amount": 1})
+                if suite is not wallets.suite:
+                    await activation.table("payments").put("a", {"amount": 1})
+                await activation.persist()
+    async with Node(store, [wallets.release("1.1.0")]) as node, node.activate("Wallet", "f") as activation:
+        await activation.state().migrate_and_load(default={"amount": 1})
+        await activation.table("payments").put("a", {"amount": 1})
+        await activation.persist()
+
+    first = await sweep(store, wallets.suite, limit=1, dry_run=dry_run)
+    second = await sweep(store, wallets.suite, limit=3, dry_run=dry_run)
+
+    assert (first.migrated, first.current, first.left, first.ended) == (1, 0, 5, "limit")
+    done = 0 if dry_run else 1
+    assert (second.migrated, second.current, second.left, second.ended) == (3, done, 3 - done, "limit")
+
+
 async def test_many_actors_with_entries_are_brought_up(store: Store, wallets: Wallets) -> None:
     old = wallets.release("1.1.0")
     async with Node(store, [old]) as node:

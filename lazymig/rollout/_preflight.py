@@ -105,8 +105,9 @@ class _Preflight:
         self._total = sum(counts.values())
         self._pending = sum(counts[applied] for applied in self._sets)
         self._newer = sum(count for applied, count in counts.items() if self._targets.is_newer(applied))
+        self._counted = self._sets.union(applied for applied in counts if self._targets.is_newer(applied))
         self._pace = pace
-        self._seen = 0
+        self._seen = self._seen_second = self._unseen = 0
         self._migrated: Counter[int] = Counter()
         self._failed: list[FailedActor] = []
         self._bytes_before = self._bytes_after = 0
@@ -123,13 +124,16 @@ class _Preflight:
 
     async def run(self) -> SweepReport:
         """Try all actors of which something would be stored."""
-        name, targets = self._type.name, self._targets
+        name = self._type.name
         if self._sets:
             await self._each(partial(self._store.stragglers, name, self._sets))
+        counts = await self._store.entry_census(name)
+        entries = frozenset(applied for applied in counts if self._targets.is_stale_entry(applied))
         if self._ending() is None:
-            counts = await self._store.entry_census(name)
-            entries = frozenset(applied for applied in counts if targets.is_stale_entry(applied))
             await self._each(partial(self._store.sweeping.unsettled, name, entries, self._kept), is_second=True)
+        if self._ending() is not None:
+            count = self._store.sweeping.count_unsettled(name, entries, self._kept, without=self._counted)
+            self._unseen = max(0, await count - self._seen_second)
         report = self._report(self._ending() or "finished")
         if self.progress is not None:
             self.progress(report)
@@ -160,6 +164,7 @@ class _Preflight:
             actor = await self._store.read(key)
             if actor is None or (is_second and self._was_tried(actor)):
                 return 0, 0.0
+            self._seen_second += is_second and not self._is_counted(actor)
             if actor.marks.oldest is None:
                 return await self._try_stored(actor, is_second=is_second)
             async with self._entries:
@@ -170,6 +175,9 @@ class _Preflight:
 
     def _was_tried(self, actor: StoredActor) -> bool:
         return (None if actor.stamp is None else actor.stamp.applied) in self._sets
+
+    def _is_counted(self, actor: StoredActor) -> bool:
+        return (None if actor.stamp is None else actor.stamp.applied) in self._counted
 
     async def _try_stored(self, actor: StoredActor, *, is_second: bool) -> tuple[int, float]:
         found = self._findings
@@ -252,7 +260,7 @@ class _Preflight:
         return False
 
     def _report(self, ended: Ending) -> SweepReport:
-        migrated, left = self._migrated.total(), max(0, self._pending - self._seen)
+        migrated, left = self._migrated.total(), max(0, self._pending - self._seen) + self._unseen
         versions = sorted(self._migrated)
         return SweepReport(
             types=(self._type.name,),

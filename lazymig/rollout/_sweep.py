@@ -199,6 +199,8 @@ class _Sweep:
                 await self._go_through()
                 facts = await self._facts()
                 await self._count(facts)
+                if self._ending() is not None:
+                    await self._count_unsettled(facts)
                 is_over = self._ending() is not None or facts.policy.epoch == self._epoch
         except BaseException:
             await uncut(self._note("stopped"))
@@ -233,6 +235,13 @@ class _Sweep:
         newer = sum(count for applied, count in counts.items() if targets.is_newer(applied))
         self._tally.note_total(sum(counts.values()), stale, newer)
 
+    async def _count_unsettled(self, facts: Facts) -> None:
+        """Count those that it did not come to and whose stamps don't tell it: no count of stamps has them."""
+        targets = Targets(self._type, facts.policy)
+        others = frozenset(of for of in facts.actors if targets.is_stale(of) or targets.is_newer(of))
+        entries, base = _unsettled(targets, facts, self._type)
+        self._tally.stale += await self._store.sweeping.count_unsettled(self._type.name, entries, base, without=others)
+
     async def _pass(self) -> bool:
         """Go through the actors once; tell whether one was brought up."""
         facts = await self._facts()
@@ -247,9 +256,7 @@ class _Sweep:
                 await self._in_batches(applied)
         find = partial(self._store.stragglers, self._type.name, stale)
         is_stored = bool(stale) and await self._one_by_one(find, is_stale=True)
-        entries = frozenset(applied for applied in facts.known if targets.is_stale_entry(applied))
-        base = self._type.chain.release if targets.is_pinned else None
-        find = partial(self._store.sweeping.unsettled, self._type.name, entries, base)
+        find = partial(self._store.sweeping.unsettled, self._type.name, *_unsettled(targets, facts, self._type))
         await self._one_by_one(find)
         return is_stored or self._tally.migrated > before
 
@@ -317,6 +324,14 @@ class _Sweep:
 
     def _report(self, ended: Ending) -> SweepReport:
         return self._tally.report(ended, self._pace.clock() - self._began_at)
+
+
+def _unsettled(
+    targets: Targets, facts: Facts, actor_type: ActorType[Any]
+) -> tuple[frozenset[AppliedSet], AppliedSet | None]:
+    """Return what actors are found by whose stamps don't tell all, see `Sweeping.unsettled`."""
+    entries = frozenset(applied for applied in facts.known if targets.is_stale_entry(applied))
+    return entries, actor_type.chain.release if targets.is_pinned else None
 
 
 def _order(applied: AppliedSet | None) -> tuple[int, int, tuple[int, ...]]:
