@@ -297,6 +297,15 @@ async def test_those_of_which_only_entries_are_left_count_as_left(
     assert (second.migrated, second.current, second.left, second.ended) == (3, done, 3 - done, "limit")
 
 
+async def test_one_that_keeps_the_base_of_newer_software_is_not_left_besides(store: Store, wallets: Wallets) -> None:
+    await save(store, wallets.suite, money=EUR, name="ann", notes=[])
+    await write_at(store, "1.0.0")
+
+    report = await sweep(store, wallets.release("2.0.0"), limit=1)
+
+    assert (report.migrated, report.left, report.actors, report.ended) == (1, 0, 1, "limit")
+
+
 async def test_many_actors_with_entries_are_brought_up(store: Store, wallets: Wallets) -> None:
     old = wallets.release("1.1.0")
     async with Node(store, [old]) as node:

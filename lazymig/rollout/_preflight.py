@@ -260,13 +260,15 @@ class _Preflight:
         return False
 
     def _report(self, ended: Ending) -> SweepReport:
-        migrated, left = self._migrated.total(), max(0, self._pending - self._seen) + self._unseen
+        migrated = self._migrated.total()
+        others = max(0, self._total - migrated - self._newer - len(self._failed))
+        left = min(others, max(0, self._pending - self._seen) + self._unseen)
         versions = sorted(self._migrated)
         return SweepReport(
             types=(self._type.name,),
             migrated=migrated,
             from_versions={_version.unpack(number): self._migrated[number] for number in versions},
-            current=max(0, self._total - migrated - self._newer - len(self._failed) - left),
+            current=others - left,
             newer=self._newer,
             failed=tuple(sorted(self._failed, key=lambda failed: failed.key)),
             left=left,

@@ -62,7 +62,7 @@ class SweepReport:
         busy: Actors that a node holds and that are not at that version: it brings them up, or the next sweep does.
         newer: Actors that are newer by a major than this software; they were left alone.
         failed: Actors that could not be brought up, in order of their keys.
-        left: Actors that it did not come to, because it was ended before.
+        left: Actors that it did not come to, because it was ended before; some of them may need nothing.
         ended: Why it ended: "finished"; "limit" or "failures", of which it was to stop at so many; "stopped".
         passes: How often it went through the actors.
         seconds: How long it took.
@@ -241,14 +241,14 @@ class Tally:
     def report(self, ended: Ending, seconds: float) -> SweepReport:
         """Return what was counted."""
         unfinished = max(0, self.stale - (self.migrated - self.migrated_when_counted))
-        left = max(0, unfinished - len(self.busy) - len(self.failed) - self.unchanged)
-        rest = self.migrated + len(self.busy) + self.newer + len(self.failed) + left
+        others = max(0, self.total - self.migrated - len(self.busy) - self.newer - len(self.failed))
+        left = min(others, max(0, unfinished - len(self.busy) - len(self.failed) - self.unchanged))
         versions = sorted(self.from_versions)
         return SweepReport(
             types=(self.actor_type,),
             migrated=self.migrated,
             from_versions={_version.unpack(number): self.from_versions[number] for number in versions},
-            current=max(0, self.total - rest),
+            current=others - left,
             busy=len(self.busy),
             newer=self.newer,
             failed=tuple(self.failed[actor_id] for actor_id in sorted(self.failed)),
