@@ -114,6 +114,18 @@ _UNSETTLED = """
     ORDER BY id LIMIT %(limit)s
 """
 
+_COUNT_UNSETTLED = """
+    SELECT count(*) FROM lazymig.actor
+    WHERE type = %(type)s AND lineage <> ALL(%(without)s::int8[]) AND (
+        converting <> 0
+        OR (base_lineage IS NOT NULL AND (base_lineage <> %(base)s OR base_revision <> revision))
+        OR (oldest IS NOT NULL AND EXISTS (
+            SELECT 1 FROM lazymig.entry
+            WHERE entry.type = actor.type AND entry.id = actor.id AND entry.lineage = ANY(%(entries)s::int8[])
+        ))
+    )
+"""
+
 
 class PostgresSweepDealing:
     """See `lazymig._sql_sweeping.SweepDealing`.
@@ -134,6 +146,7 @@ class PostgresSweepDealing:
             schema,
         )
         self._unsettled = in_schema(_UNSETTLED, schema)
+        self._count_unsettled = in_schema(_COUNT_UNSETTLED, schema)
 
     def claim(self, of: Mapping[str, Any]) -> Operation[Swept | None]:
         """See `SweepDealing.claim`."""
@@ -160,6 +173,10 @@ class PostgresSweepDealing:
     def unsettled(self, of: Mapping[str, Any], entries: Sequence[int]) -> Statement:
         """See `SweepDealing.unsettled`."""
         return self._unsettled, {**of, "entries": [*entries]}
+
+    def count_unsettled(self, of: Mapping[str, Any], entries: Sequence[int], without: Sequence[int]) -> Statement:
+        """See `SweepDealing.count_unsettled`."""
+        return self._count_unsettled, {**of, "entries": [*entries], "without": [*without]}
 
 
 _STATEMENTS = {
