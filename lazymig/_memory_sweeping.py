@@ -108,6 +108,19 @@ class MemorySweeping:
         found = self._stored(actor_type, after)
         return [actor_id for actor_id, row in found if _is_unsettled(row, entries, base)][:limit]
 
+    async def count_unsettled(
+        self,
+        actor_type: str,
+        entries: frozenset[AppliedSet],
+        base: AppliedSet | None,
+        *,
+        without: frozenset[AppliedSet | None],
+    ) -> int:
+        """See `Sweeping.count_unsettled`."""
+        self._check_open()
+        rows = [row for _, row in self._stored(actor_type) if row.applied not in without]
+        return sum(_is_unsettled(row, entries, base) for row in rows)
+
     async def note(self, actor_type: str, node_id: str, progress: bytes) -> bool:
         """See `Sweeping.note`."""
         self._check_open()

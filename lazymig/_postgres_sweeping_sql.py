@@ -60,6 +60,9 @@ _COMMIT = """
         p_drops_previous boolean,
         OUT o_held text[], OUT o_is_other boolean, OUT o_version int8, OUT o_epoch int8
     ) LANGUAGE plpgsql AS $$
+    DECLARE
+        v_ids text[];
+        v_values bytea[];
     BEGIN
         SELECT array_agg(id) INTO o_held FROM (
             SELECT id FROM lazymig.actor
@@ -72,19 +75,22 @@ _COMMIT = """
         IF o_is_other THEN
             RETURN;
         END IF;
-        UPDATE lazymig.actor SET owner = NULL, number = 0
-        WHERE type = %(type)s AND id = ANY(o_held) AND id = ANY(%(released)s);
+        IF cardinality(%(released)s) > 0 THEN
+            UPDATE lazymig.actor SET owner = NULL, number = 0
+            WHERE type = %(type)s AND id = ANY(%(released)s) AND id = ANY(o_held);
+        END IF;
+        SELECT array_agg(id), array_agg(value) INTO v_ids, v_values
+        FROM unnest(%(ids)s, %(values)s) AS put (id, value) JOIN unnest(o_held) AS held (id) USING (id);
         UPDATE lazymig.actor SET
             revision = revision + 1,
             version = %(version)s, lineage = %(lineage)s, written_by = %(written_by)s, migrated_at = %(migrated_at)s,
             owner = NULL, number = 0
-        WHERE type = %(type)s AND id = ANY(%(ids)s) AND id = ANY(o_held);
+        WHERE type = %(type)s AND id = ANY(v_ids);
         UPDATE lazymig.state SET value = put.value
-        FROM unnest(%(ids)s, %(values)s) AS put (id, value)
-        WHERE state.type = %(type)s AND state.name = %(state)s AND state.id = put.id AND put.id = ANY(o_held)
-        AND state.value <> put.value;
+        FROM unnest(v_ids, v_values) AS put (id, value)
+        WHERE state.type = %(type)s AND state.name = %(state)s AND state.id = put.id AND state.value <> put.value;
         IF %(drops_previous)s THEN
-            DELETE FROM lazymig.previous WHERE type = %(type)s AND id = ANY(%(ids)s) AND id = ANY(o_held);
+            DELETE FROM lazymig.previous WHERE type = %(type)s AND id = ANY(v_ids);
         END IF;
     END $$
 """
@@ -112,6 +118,18 @@ _UNSETTLED = """
     ORDER BY id LIMIT %(limit)s
 """
 
+_COUNT_UNSETTLED = """
+    SELECT count(*) FROM lazymig.actor
+    WHERE type = %(type)s AND lineage <> ALL(%(without)s::int8[]) AND (
+        converting <> 0
+        OR (base_lineage IS NOT NULL AND (base_lineage <> %(base)s OR base_revision <> revision))
+        OR (oldest IS NOT NULL AND EXISTS (
+            SELECT 1 FROM lazymig.entry
+            WHERE entry.type = actor.type AND entry.id = actor.id AND entry.lineage = ANY(%(entries)s::int8[])
+        ))
+    )
+"""
+
 
 class PostgresSweepDealing:
     """See `lazymig._sql_sweeping.SweepDealing`.
@@ -133,6 +151,7 @@ class PostgresSweepDealing:
             schema,
         )
         self._unsettled = in_schema(_UNSETTLED, schema)
+        self._count_unsettled = in_schema(_COUNT_UNSETTLED, schema)
 
     def claim(self, of: Mapping[str, Any]) -> Operation[Swept | None]:
         """See `SweepDealing.claim`."""
@@ -159,6 +178,10 @@ class PostgresSweepDealing:
     def unsettled(self, of: Mapping[str, Any], entries: Sequence[int]) -> Statement:
         """See `SweepDealing.unsettled`."""
         return self._unsettled, {**of, "entries": [*entries]}
+
+    def count_unsettled(self, of: Mapping[str, Any], entries: Sequence[int], without: Sequence[int]) -> Statement:
+        """See `SweepDealing.count_unsettled`."""
+        return self._count_unsettled, {**of, "entries": [*entries], "without": [*without]}
 
 
 _STATEMENTS = {

@@ -102,7 +102,7 @@ class Settling:
         is_over = lease.stamp is not None and 0 < converting <= lease.stamp.applied.highest
         self._holding.note_up()
         if is_over or before != oldest or lease.clears_failure:
-            await _storing.commit_once(holding, lease, {}, plan=holding.plan, oldest=oldest)
+            await _storing.commit_once(holding, lease, {}, oldest=oldest)
 
     async def _lower(self, table: str, limit: int) -> None:
         """Bring the entries of a table down to a version, page by page."""

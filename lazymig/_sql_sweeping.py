@@ -69,6 +69,16 @@ class SweepDealing(Protocol):
         """
         ...
 
+    def count_unsettled(self, of: Mapping[str, Any], entries: Sequence[int], without: Sequence[int]) -> Statement:
+        """Return what counts them.
+
+        Args:
+            of: ``type``; ``base``, a lineage or None.
+            entries: Lineages.
+            without: Those of actors that don't count.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class SweepDialect:
@@ -146,6 +156,18 @@ class SqlSweeping:
         of = {"type": actor_type, "after": after, "limit": limit}
         return await self._learning.run(partial(self._unsettled, of, entries, base), writes=False)
 
+    async def count_unsettled(
+        self,
+        actor_type: str,
+        entries: frozenset[AppliedSet],
+        base: AppliedSet | None,
+        *,
+        without: frozenset[AppliedSet | None],
+    ) -> int:
+        """See `Sweeping.count_unsettled`."""
+        work = partial(self._count_unsettled, {"type": actor_type}, entries, base, without)
+        return await self._learning.run(work, writes=False)
+
     async def note(self, actor_type: str, node_id: str, progress: bytes) -> bool:
         """See `Sweeping.note`."""
         at = _rows.write_time(datetime.now(UTC))
@@ -201,10 +223,28 @@ class SqlSweeping:
         self, of: dict[str, Any], entries: frozenset[AppliedSet], base: AppliedSet | None, lineage: Lineage
     ) -> Operation[list[str]]:
         numbers = yield from lineage.find(of["type"], entries)
-        kept = [] if base is None else (yield from lineage.find(of["type"], [base]))
-        of = {**of, "base": kept[0] if kept else UNSTAMPED}
+        of = {**of, "base": (yield from _kept(of["type"], base, lineage))}
         (rows,) = yield last(self._sql.dealing.unsettled(of, numbers))
         return [_rows.read_key(of["type"], actor_id).id for (actor_id,) in rows]
+
+    def _count_unsettled(
+        self,
+        of: dict[str, Any],
+        entries: frozenset[AppliedSet],
+        base: AppliedSet | None,
+        without: frozenset[AppliedSet | None],
+        lineage: Lineage,
+    ) -> Operation[int]:
+        numbers = yield from lineage.find(of["type"], entries)
+        others = yield from lineage.find(of["type"], without)
+        of = {**of, "base": (yield from _kept(of["type"], base, lineage))}
+        (((count,),),) = yield last(self._sql.dealing.count_unsettled(of, numbers, others))
+        return int(count)
+
+
+def _kept(actor_type: str, base: AppliedSet | None, lineage: Lineage) -> Operation[int]:
+    found = [] if base is None else (yield from lineage.find(actor_type, [base]))
+    return found[0] if found else UNSTAMPED
 
 
 def _lock(fence: Fence) -> dict[str, Any]:

@@ -95,6 +95,19 @@ _UNSETTLED = """
     ORDER BY id LIMIT :limit
 """
 
+_COUNT_UNSETTLED = """
+    SELECT count(*) FROM actor
+    WHERE type = :type AND lineage NOT IN (SELECT value FROM json_each(:without)) AND (
+        converting <> 0
+        OR (base_lineage IS NOT NULL AND (base_lineage <> :base OR base_revision <> revision))
+        OR (oldest IS NOT NULL AND EXISTS (
+            SELECT 1 FROM entry
+            WHERE entry.type = actor.type AND entry.id = actor.id
+            AND entry.lineage IN (SELECT value FROM json_each(:entries))
+        ))
+    )
+"""
+
 
 class SQLiteSweepDealing:
     """See `lazymig._sql_sweeping.SweepDealing`."""
@@ -130,6 +143,11 @@ class SQLiteSweepDealing:
     def unsettled(self, of: Mapping[str, Any], entries: Sequence[int]) -> Statement:
         """See `SweepDealing.unsettled`."""
         return _UNSETTLED, {**of, "entries": orjson.dumps([*entries]).decode()}
+
+    def count_unsettled(self, of: Mapping[str, Any], entries: Sequence[int], without: Sequence[int]) -> Statement:
+        """See `SweepDealing.count_unsettled`."""
+        lists = {"entries": orjson.dumps([*entries]).decode(), "without": orjson.dumps([*without]).decode()}
+        return _COUNT_UNSETTLED, {**of, **lists}
 
 
 SWEEP_DIALECT = SweepDialect(

@@ -124,6 +124,17 @@ class Sweeping(Protocol):
         """
         ...
 
+    async def count_unsettled(
+        self,
+        actor_type: str,
+        entries: frozenset[AppliedSet],
+        base: AppliedSet | None,
+        *,
+        without: frozenset[AppliedSet | None],
+    ) -> int:
+        """Count the actors that `unsettled` finds, but for those with one of the applied sets ``without``."""
+        ...
+
     async def note(self, actor_type: str, node_id: str, progress: bytes) -> bool:
         """Note how far a sweep is, in place of what it noted before; what ended sweeps of the type noted is removed.
 

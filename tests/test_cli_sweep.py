@@ -198,6 +198,21 @@ def test_a_pause_is_set_and_taken_back(project: Project) -> None:
     assert project.document("sweep", "status")["paused"] == []
 
 
+def test_a_sweep_that_pauses_says_how_it_goes_on(project: Project) -> None:
+    project.store({"car-1": CAR})
+    project.run("sweep", "pause", "Vehicle")
+    often = "from lazymig.cli import _progress; _progress.SECONDS_BETWEEN_LINES = 0.0; "
+
+    with start("sweep", "Vehicle", code=often + RUN) as sweeping:
+        assert sweeping.stderr is not None
+        line = next(line for line in sweeping.stderr if b"paused" in line).decode()
+        project.run("sweep", "resume", "Vehicle")
+        status, _, _ = end(sweeping)
+
+    assert "0 migrated, 1 left, paused: 'lazymig sweep resume Vehicle' lets it go on" in line
+    assert status == 0
+
+
 def test_status_shows_what_the_last_sweep_of_each_type_came_to(poisoned: Project) -> None:
     poisoned.store({"car-1": CAR, "car-2": CAR | {"owner": "bob"}})
     poisoned.run("sweep")
@@ -271,6 +286,66 @@ def test_ctrl_c_finishes_the_batch_and_says_where_it_stands_and_a_second_run_goe
         document = json.loads(stdout)
         assert (document["total"]["migrated"], document["total"]["ended"]) == (done, "stopped")
         assert document["error"] == {"code": "interrupted", "message": message}
+
+
+INTERRUPTED_EARLY = """
+import os, signal
+from lazymig.cli import _sweep
+def interrupted(settings, whole=_sweep.load_types):
+    os.kill(os.getpid(), signal.SIGINT)
+    return whole(settings)
+_sweep.load_types = interrupted
+"""
+"""Lets Ctrl-C come before the first type."""
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_ctrl_c_before_a_type_is_come_to_is_no_success(project: Project, flags: list[str]) -> None:
+    project.store({"car-1": CAR})
+
+    status, stdout, stderr = end(start("sweep", "Vehicle", *flags, "--json", code=INTERRUPTED_EARLY + RUN))
+
+    document = json.loads(stdout)
+    assert (status, stderr.startswith(b"lazymig: interrupted: 0 ")) == (130, True)
+    assert (document["total"]["complete"], document["total"]["ended"]) == (False, "stopped")
+    assert document["coverage"]["not_swept"] == [{"type": "Vehicle", "reason": "interrupted before it"}]
+    assert document["error"]["code"] == "interrupted"
+
+
+BETWEEN = """
+import os, signal
+from lazymig.rollout._sweep_hand import Hand
+async def interrupted(self, whole=Hand._sign_off):
+    os.kill(os.getpid(), signal.SIGINT)
+    await whole(self)
+Hand._sign_off = interrupted
+"""
+"""Lets Ctrl-C come once a type is swept."""
+
+
+@pytest.mark.parametrize("asked", [(), ("Order", "Vehicle")])
+def test_ctrl_c_between_two_types_says_which_it_has_not_begun(poisoned: Project, asked: tuple[str, ...]) -> None:
+    poisoned.store({"car-1": CAR})
+
+    status, stdout, stderr = end(start("sweep", *asked, "--json", code=BETWEEN + RUN))
+
+    again = " ".join(["lazymig", "sweep", *asked])
+    message = f"interrupted: 0 actors migrated, 0 left, Vehicle not begun. '{again}' goes on."
+    assert (status, stderr.decode()) == (130, f"lazymig: {message}\n")
+    document = json.loads(stdout)
+    assert document["error"] == {"code": "interrupted", "message": message}
+    assert document["coverage"] == {
+        "swept": ["Order"], "not_swept": [{"type": "Vehicle", "reason": "interrupted before it"}]
+    }  # fmt: skip
+    assert poisoned.document("sweep", *asked)["total"]["migrated"] == 1
+
+
+def test_ctrl_c_once_all_is_done_changes_nothing(project: Project) -> None:
+    project.store({"car-1": CAR})
+
+    status, stdout, _ = end(start("sweep", "Vehicle", code=BETWEEN + RUN))
+
+    assert (status, stdout.decode().splitlines()[-1]) == (0, "swept: Vehicle. Not swept: no other types.")
 
 
 def test_a_second_ctrl_c_ends_at_once(poisoned: Project) -> None:

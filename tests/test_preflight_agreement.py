@@ -125,6 +125,40 @@ async def drifted(store: Store) -> Suite:
     return suite
 
 
+def of_two_majors() -> Suite:
+    suite = suite_of(give_owner)
+    for version, step, down in (("1.1.0", take_owner, give_owner), ("2.0.0", give_owner, take_owner)):
+        suite.actor_types[CAR].migration(version)(step).down(down)
+    return suite
+
+
+async def newer_with_old_entries(store: Store) -> Suite:
+    await put_entries(store, "a", range(3))
+    await activate(store, of_two_majors(), "a")
+    return release(of_two_majors(), "1.1.0")
+
+
+async def with_a_newer_base(store: Store) -> Suite:
+    await activate(store, suite_of(give_owner), "a")
+    await rollout.pin(store, CAR, "1.0.0")
+    await activate(store, of_two_majors(), "a", n=1)
+    return release(of_two_majors(), "1.1.0")
+
+
+async def pinned_with_the_base_of_an_older_release(store: Store) -> Suite:
+    await activate(store, suite_of(give_owner), "a")
+    await rollout.pin(store, CAR, "1.0.0")
+    await activate(store, release(of_two_majors(), "1.1.0"), "a", n=1)
+    return of_two_majors()
+
+
+async def pinned_with_old_entries(store: Store) -> Suite:
+    await put_entries(store, "a", range(3))
+    await activate(store, release(of_two_majors(), "1.1.0"), "a")
+    await rollout.pin(store, CAR, "1.1.0")
+    return of_two_majors()
+
+
 SCENARIOS: list[Callable[[Store], Awaitable[Suite]]] = [
     imported,
     of_all_versions,
@@ -137,6 +171,10 @@ SCENARIOS: list[Callable[[Store], Awaitable[Suite]]] = [
     pinned_below,
     flipped,
     drifted,
+    newer_with_old_entries,
+    with_a_newer_base,
+    pinned_with_the_base_of_an_older_release,
+    pinned_with_old_entries,
 ]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.test_max_migrations import Fleet, legacy, lined_up, pulls
+from tests.test_max_migrations import Fleet, legacy, pulls, pulls_in_turn
 from tests.test_node import settle, until
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ async def test_migrations_that_share_an_activation_do_not_wait_for_each_other(le
             await shared.state().migrate_and_load()
 
         fleet.does["a"] = fleet.does["b"] = load_f
-        calls = await lined_up(node, "ab")
+        calls = await pulls_in_turn(node, "ab")
         go.set()
         assert await asyncio.gather(*calls) == ["a", "b"]
     assert sorted(fleet.begun()) == ["a", "b", "f"]
@@ -109,7 +109,7 @@ async def test_of_tasks_of_a_migration_that_go_on_together_one_takes_the_slot(le
             await asyncio.gather(call_b(begin), call_b(go_on))
 
         fleet.does["a"] = call_twice
-        first, second = await lined_up(node, "ad")
+        first, second = await pulls_in_turn(node, "ad")
         begin.set()
         await until(lambda: "d" in fleet.running)
         await someone_waits(node)

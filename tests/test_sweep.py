@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from lazymig import Activation, Actor, Node, Suite, action, errors, rollout
+from lazymig import Activation, Actor, Node, Suite, action, errors, hooks, rollout
 from lazymig._records import Marks
 from lazymig._version import parse
 from lazymig.rollout import SweepReport
@@ -239,6 +239,35 @@ async def test_what_older_software_stores_behind_it_is_mended_and_counted_once(s
     assert (await car(store, "a")).base is None
 
 
+async def test_one_that_older_software_gives_an_entry_meanwhile_is_counted_once(store: Store, cars: Cars) -> None:
+    older = cars.release("2.0.0")
+    step = cars.suite.actor_types["Car"].migration("2.1.0")(lambda state, context: None)
+    step.entries("log")(lambda entry, context: None)
+    await put_legacy(store, "a", "b")
+    given: list[str] = []
+
+    async def give_an_entry() -> None:
+        if not given and (await car(store, "a")).revision > 1:
+            given.append("a")
+            async with Node(store, [older]) as node, node.activate("Car", "a") as activation:
+                await activation.state("car").migrate_and_load()
+                await activation.table("log").put("x", 1)
+                await activation.persist()
+
+    report = await sweep(FaultyStore(store, give_an_entry), cars.suite)
+
+    assert given
+    assert (report.migrated, report.actors, dict(report.from_versions)) == (2, 2, {V0: 2})
+
+
+async def test_a_version_of_which_none_came_up_is_not_counted(store: Store) -> None:
+    await put_legacy(store, "a")
+
+    report = await sweep(store, Cars("a").suite)
+
+    assert (len(report.failed), dict(report.from_versions)) == (1, {})
+
+
 async def test_actors_newer_by_a_major_are_counted_and_left_alone(store: Store, cars: Cars) -> None:
     await put_legacy(store, "a")
     await put(store, cars.suite, "b")
@@ -318,6 +347,26 @@ async def test_a_context_object_is_handed_to_each(store: Store) -> None:
 
     assert (await sweep(store, suite)).migrated == 2
     assert (await value(store, "a"))["price"] == 2
+
+
+async def test_what_migrations_share_is_each_ones_own(store: Store) -> None:
+    suite, rates = Suite("cars"), {"EUR": 2}
+    car_type = suite.actor_type("Car", state="car", context=rates)
+
+    @car_type.migration("1.0.0")
+    def take_rates(state: Any, context: Any) -> None:
+        state["rates"] = context
+
+    @car_type.migration("1.1.0")
+    def add_its_own(state: Any, context: Any) -> None:
+        state["rates"]["of"] = state["id"]
+
+    ids = [f"{number:02}" for number in range(40)]
+    await put_legacy(store, *ids)
+
+    assert (await sweep(store, suite)).migrated == 40
+
+    assert [(await value(store, actor_id))["rates"] for actor_id in ids] == [{"EUR": 2, "of": one} for one in ids]
 
 
 async def test_a_context_factory_reaches_other_states(store: Store) -> None:
@@ -452,6 +501,19 @@ async def test_reports_of_other_types_can_be_added(store: Store, cars: Cars) -> 
         both + first
 
 
+async def test_hooks_are_told_of_each_migration_that_was_stored(store: Store) -> None:
+    cars = Cars("b")
+    await put_legacy(store, "a", "b")
+    told: list[Any] = []
+
+    await sweep(store, cars.suite, hooks=[told.append])
+
+    applied = [(event.key.id, event.version) for event in told if isinstance(event, hooks.MigrationApplied)]
+    assert applied == [("a", V1), ("a", V11), ("a", V2)]
+    failed = [(event.key.id, event.version) for event in told if isinstance(event, hooks.MigrationFailed)]
+    assert failed == [("b", V2)]
+
+
 # --- beside others -----------------------------------------------------------------------------------------------
 
 
@@ -557,6 +619,26 @@ async def test_a_pause_is_noticed_and_ends(store: Store, cars: Cars, noting: Not
     found = json.loads(note.progress)
     assert (found["migrated"], found["ended"]) == (40, "finished")
     assert found["label"].startswith("sweep of Car on ")
+
+
+async def test_a_pause_is_told_as_progress(
+    store: Store, cars: Cars, noting: Noting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put_legacy(store, "a")
+    await store.sweeping.pause("Car", is_paused=True)
+    stop = asyncio.Event()
+    told: list[SweepReport] = []
+
+    def tell(report: SweepReport) -> None:
+        told.append(report)
+        if report.is_paused:
+            stop.set()
+
+    monkeypatch.setattr("lazymig.rollout._sweep.PROGRESS_SECONDS", 0.0)
+    report = await sweep(noting.spied, cars.suite, stop=stop, progress=tell)
+
+    assert any(one.is_paused for one in told)
+    assert (told[-1], report.is_paused, report.left) == (report, False, 1)
 
 
 async def test_a_paused_sweep_can_be_stopped(store: Store, cars: Cars, noting: Noting) -> None:

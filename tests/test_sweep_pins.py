@@ -11,6 +11,7 @@ from lazymig import Node, rollout
 from lazymig._entries import Range
 from lazymig._records import NO_MARKS, ActorKey
 from lazymig._version import pack, parse, unpack
+from lazymig.testing import FaultyStore
 from tests.wallets import KEY, Wallets, base_of, held, load, save, stored, value_of, version_of, write_at
 
 if TYPE_CHECKING:
@@ -159,6 +160,71 @@ async def test_what_older_software_stored_over_is_mended(store: Store, wallets: 
     assert (await sweep(store, wallets.suite)).migrated == 0
 
 
+@pytest.mark.parametrize("written_at", [None, "1.1.0"])
+async def test_it_ends_while_older_software_stores_over_what_it_mends(
+    store: Store, wallets: Wallets, written_at: str | None
+) -> None:
+    newer = wallets.release("1.1.0") if written_at is None else wallets.suite
+    older = wallets.release("1.0.0") if written_at is None else wallets.release("1.1.0")
+    await save(store, wallets.release("1.0.0"), amount=7)
+    await write_at(store, written_at)
+    await load(store, newer)
+    await save(store, older, amount=8)
+    revisions: list[int] = []
+
+    async def store_over() -> None:
+        found = await stored(store)
+        if found.owner is None and found.revision not in revisions and len(revisions) < 10:
+            await save(store, older, amount=found.revision)
+            revisions.append((await stored(store)).revision)
+
+    spied = FaultyStore(store, store_over)
+
+    report = await sweep(spied, newer)
+
+    assert revisions
+    assert (report.migrated, report.actors, report.passes, report.ended) == (1, 1, 2, "finished")
+
+
+async def test_a_pin_at_the_end_of_the_last_pass_is_followed(store: Store, wallets: Wallets) -> None:
+    await save(store, wallets.release("1.0.0"), amount=7)
+
+    async def pin() -> None:
+        if spied.calls.count("sweeping.unsettled") == 2 and not (await store.policy("Wallet")).epoch:
+            await write_at(store, "1.1.0")
+
+    spied = FaultyStore(store, pin)
+    spied.arm(None)
+
+    report = await sweep(spied, wallets.suite)
+
+    assert await version_of(store) == "1.1.0"
+    assert (report.migrated, report.actors, report.passes, report.is_complete) == (1, 1, 4, True)
+
+
+async def test_what_older_software_stored_over_is_mended_with_the_entries_that_it_put(
+    store: Store, wallets: Wallets
+) -> None:
+    older = wallets.release("1.1.0")
+    await pay(store, wallets.release("1.0.0"), "a")
+    await write_at(store, "1.1.0")
+    await save(store, wallets.suite, money=EUR, notes=["n"])
+    await save(store, older, amount=9)
+
+    report = await sweep(store, wallets.suite)
+
+    assert (report.migrated, report.failed) == (1, ())
+    assert await value_of(store) == {"amount": 9, "name": "nobody"}
+    assert (await base_of(store) or {})["wallet"] == {
+        "money": {"amount": 9, "currency": "EUR"}, "name": "nobody", "notes": ["n"]
+    }  # fmt: skip
+    assert await payments(store) == {"a": ({"amount": 0}, "1.1.0")}
+    assert (await stored(store)).marks == NO_MARKS._replace(oldest=pack(parse("1.1.0")))
+    assert (await sweep(store, wallets.suite)).migrated == 0
+    await write_at(store, "2.1.0")
+    assert (await load(store, wallets.suite))["money"] == {"amount": 9, "currency": "EUR"}
+
+
 async def test_a_failure_on_the_way_down_is_named_and_changes_nothing(store: Store, wallets: Wallets) -> None:
     await save(store, wallets.suite, money={"currency": "EUR"}, name="ann", notes=[])
     await write_at(store, "1.1.0")
@@ -205,6 +271,39 @@ async def test_an_entry_that_fails_is_named_and_those_before_it_are_brought_up(s
     await store.failures.retry("Wallet")
     assert (await sweep(store, wallets.suite)).is_complete
     assert (await stored(store)).failure is None
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_those_of_which_only_entries_are_left_count_as_left(
+    store: Store, wallets: Wallets, *, dry_run: bool
+) -> None:
+    for actor_id in "abcde":
+        for suite in (wallets.release("1.1.0"), wallets.suite):
+            async with Node(store, [suite]) as node, node.activate("Wallet", actor_id) as activation:
+                await activation.state().migrate_and_load(default={"amount": 1})
+                if suite is not wallets.suite:
+                    await activation.table("payments").put("a", {"amount": 1})
+                await activation.persist()
+    async with Node(store, [wallets.release("1.1.0")]) as node, node.activate("Wallet", "f") as activation:
+        await activation.state().migrate_and_load(default={"amount": 1})
+        await activation.table("payments").put("a", {"amount": 1})
+        await activation.persist()
+
+    first = await sweep(store, wallets.suite, limit=1, dry_run=dry_run)
+    second = await sweep(store, wallets.suite, limit=3, dry_run=dry_run)
+
+    assert (first.migrated, first.current, first.left, first.ended) == (1, 0, 5, "limit")
+    done = 0 if dry_run else 1
+    assert (second.migrated, second.current, second.left, second.ended) == (3, done, 3 - done, "limit")
+
+
+async def test_one_that_keeps_the_base_of_newer_software_is_not_left_besides(store: Store, wallets: Wallets) -> None:
+    await save(store, wallets.suite, money=EUR, name="ann", notes=[])
+    await write_at(store, "1.0.0")
+
+    report = await sweep(store, wallets.release("2.0.0"), limit=1)
+
+    assert (report.migrated, report.left, report.actors, report.ended) == (1, 0, 1, "limit")
 
 
 async def test_many_actors_with_entries_are_brought_up(store: Store, wallets: Wallets) -> None:

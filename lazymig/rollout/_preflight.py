@@ -100,12 +100,14 @@ class _Preflight:
         self._type = actor_type
         self._policy = policy
         self._targets = Targets(actor_type, policy)
+        self._kept = actor_type.chain.release if self._targets.is_pinned else None
         self._sets = frozenset(applied for applied in counts if self._is_pending(applied))
         self._total = sum(counts.values())
         self._pending = sum(counts[applied] for applied in self._sets)
         self._newer = sum(count for applied, count in counts.items() if self._targets.is_newer(applied))
+        self._counted = self._sets.union(applied for applied in counts if self._targets.is_newer(applied))
         self._pace = pace
-        self._seen = 0
+        self._seen = self._seen_second = self._unseen = 0
         self._migrated: Counter[int] = Counter()
         self._failed: list[FailedActor] = []
         self._bytes_before = self._bytes_after = 0
@@ -122,14 +124,16 @@ class _Preflight:
 
     async def run(self) -> SweepReport:
         """Try all actors of which something would be stored."""
-        name, targets = self._type.name, self._targets
+        name = self._type.name
         if self._sets:
             await self._each(partial(self._store.stragglers, name, self._sets))
+        counts = await self._store.entry_census(name)
+        entries = frozenset(applied for applied in counts if self._targets.is_stale_entry(applied))
         if self._ending() is None:
-            counts = await self._store.entry_census(name)
-            entries = frozenset(applied for applied in counts if targets.is_stale_entry(applied))
-            base = self._type.chain.release if targets.is_pinned else None
-            await self._each(partial(self._store.sweeping.unsettled, name, entries, base), is_second=True)
+            await self._each(partial(self._store.sweeping.unsettled, name, entries, self._kept), is_second=True)
+        if self._ending() is not None:
+            count = self._store.sweeping.count_unsettled(name, entries, self._kept, without=self._counted)
+            self._unseen = max(0, await count - self._seen_second)
         report = self._report(self._ending() or "finished")
         if self.progress is not None:
             self.progress(report)
@@ -160,10 +164,11 @@ class _Preflight:
             actor = await self._store.read(key)
             if actor is None or (is_second and self._was_tried(actor)):
                 return 0, 0.0
+            self._seen_second += is_second and not self._is_counted(actor)
             if actor.marks.oldest is None:
-                return await self._try_stored(actor)
+                return await self._try_stored(actor, is_second=is_second)
             async with self._entries:
-                return await self._try_stored(actor)
+                return await self._try_stored(actor, is_second=is_second)
         except CorruptStateError as error:
             self._fail(FailedActor.of(key, error))
             return 0, 0.0
@@ -171,7 +176,10 @@ class _Preflight:
     def _was_tried(self, actor: StoredActor) -> bool:
         return (None if actor.stamp is None else actor.stamp.applied) in self._sets
 
-    async def _try_stored(self, actor: StoredActor) -> tuple[int, float]:
+    def _is_counted(self, actor: StoredActor) -> bool:
+        return (None if actor.stamp is None else actor.stamp.applied) in self._counted
+
+    async def _try_stored(self, actor: StoredActor, *, is_second: bool) -> tuple[int, float]:
         found = self._findings
         copy = await copied(self._store, actor, self._policy, keeps_previous=self._type.keeps_previous)
         if copy is None:
@@ -182,7 +190,7 @@ class _Preflight:
         found.quarantined += copy.actor.failure is not None
         found.truncated += not copy.is_whole
         found.waiting += self._has_waiting_entries and copy.actor.marks.oldest is not None
-        self._newer += trial.is_newer
+        self._newer += trial.is_newer and not is_second  # else it was counted at first
         if trial.failure is not None:
             self._fail(trial.failure)
         elif trial.is_stored:
@@ -208,10 +216,19 @@ class _Preflight:
         found.note_growth(Growth(copy.actor.key, copy.size, trial.after))
         if trial.has_run:
             found.note_differences(trial.differences)
-        if applied not in self._sets or self._targets.is_stale(applied):
+        if applied not in self._sets or self._targets.is_stale(applied) or self._is_unsettled(copy):
             self._migrated[0 if applied is None else applied.highest] += 1
             self._bytes_before += trial.states_before
             self._bytes_after += trial.states_after
+
+    def _is_unsettled(self, copy: Copied) -> bool:
+        """Tell whether a sweep comes to an actor whatever its stamp says, see `Sweeping.unsettled`."""
+        actor, base = copy.actor, copy.actor.base
+        if actor.marks.converting or (
+            base is not None and (base.applied, base.revision) != (self._kept, actor.revision)
+        ):
+            return True
+        return any(self._targets.is_stale_entry(entry.applied) for entry in copy.entries.values())
 
     # --- between two pages -------------------------------------------------------------------------------------
 
@@ -243,13 +260,15 @@ class _Preflight:
         return False
 
     def _report(self, ended: Ending) -> SweepReport:
-        migrated, left = self._migrated.total(), max(0, self._pending - self._seen)
+        migrated = self._migrated.total()
+        others = max(0, self._total - migrated - self._newer - len(self._failed))
+        left = min(others, max(0, self._pending - self._seen) + self._unseen)
         versions = sorted(self._migrated)
         return SweepReport(
             types=(self._type.name,),
             migrated=migrated,
             from_versions={_version.unpack(number): self._migrated[number] for number in versions},
-            current=max(0, self._total - migrated - self._newer - len(self._failed) - left),
+            current=others - left,
             newer=self._newer,
             failed=tuple(sorted(self._failed, key=lambda failed: failed.key)),
             left=left,

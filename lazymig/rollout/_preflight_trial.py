@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazymig._holding import values_of
 from lazymig._running import REHEARSING
+from lazymig._version import is_newer_major
 from lazymig.activation import Activation
 from lazymig.errors import ActivationError, DefinitionError, NewerStateError
 from lazymig.hooks import MigrationApplied
@@ -92,15 +93,18 @@ async def tried(actor_type: ActorType[Any], copied: Copied, clock: Callable[[], 
             await comparison.run(),
             comparison.has_run,
         )
-    except NewerStateError as error:
-        if error.table is None:
-            return Trial(is_newer=True, seconds=clock() - started)
-        return Trial(failure=_failed(copied, error), seconds=clock() - started)
     except (ActivationError, DefinitionError) as error:
+        if isinstance(error, NewerStateError) and _is_newer(copied, actor_type):
+            return Trial(is_newer=True, seconds=clock() - started)
         return Trial(failure=_failed(copied, error), seconds=clock() - started)
     finally:
         REHEARSING.reset(token)
         activation.close()
+
+
+def _is_newer(copied: Copied, actor_type: ActorType[Any]) -> bool:
+    stamp = copied.actor.stamp
+    return stamp is not None and is_newer_major(stamp.applied.highest, actor_type.chain.release.highest)
 
 
 def _failed(copied: Copied, error: Exception) -> FailedActor:

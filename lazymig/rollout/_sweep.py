@@ -4,7 +4,8 @@ Rules:
 
 1. It goes through claim, plan, run and commit as every activation does, so it is safe beside calls, and beside a second
    sweep. Actors that a node holds are left, and come again.
-2. It goes through the actors until it finds nothing to do: some appear behind it.
+2. It goes through the actors until it finds nothing to do: some appear behind it. What older software stored over once
+   more is mended, and is no reason to go through them again: that would go on for as long as it serves them.
 3. The versions are the progress: a sweep that was stopped or killed goes on by being begun again.
 4. One actor's failure is noted with it, and the others go on.
 """
@@ -12,6 +13,8 @@ Rules:
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +22,7 @@ import orjson
 
 from lazymig import _options, _version
 from lazymig._uncut import uncut
-from lazymig.errors import DefinitionError, NewerStateError, UnknownActorTypeError
+from lazymig.errors import DefinitionError, NewerStateError, StoreError, UnknownActorTypeError
 from lazymig.rollout._preflight import rehearse
 from lazymig.rollout._sweep_batches import Batches
 from lazymig.rollout._sweep_hand import Hand
@@ -92,7 +95,7 @@ async def sweep(  # noqa: PLR0913  (the contract's options)
         build: Name of the release, for people.
         stop: It ends after the batch at hand once this is set.
         progress: Called with what was done so far, a few times a second.
-        hooks: Told of what happens to actors that are brought up one by one.
+        hooks: Told of migrations, see `lazymig.hooks`, and of what else happens to actors brought up one by one.
 
     Raises:
         UnknownActorTypeError: The suite has no such type.
@@ -183,18 +186,26 @@ class _Sweep:
         self._stop = stop
         self._progress = progress
         self._tally = Tally(actor_type.name)
-        self._batches = Batches(store, actor_type, hand, pace, self._tally)
+        self._batches = Batches(store, actor_type, hand, pace, self._tally, hooks)
         self._singles = Singles(actor_type, hand, pace, self._tally, hooks)
+        self._epoch: int | None = None
         self._began_at = pace.clock()
         self._noted_at = self._told_at = float("-inf")
 
     async def run(self) -> SweepReport:
         """Go through the actors until there is nothing to do."""
         try:
-            await self._go_through()
-            await self._count(await self._facts())
+            is_over = False
+            while not is_over:
+                await self._go_through()
+                facts = await self._facts()
+                await self._count(facts)
+                if self._ending() is not None:
+                    await self._count_unsettled(facts)
+                is_over = self._ending() is not None or facts.policy.epoch == self._epoch
         except BaseException:
-            await uncut(self._note("stopped"))
+            with suppress(StoreError):  # what ended it is told
+                await uncut(self._note("stopped"))
             raise
         report = self._report(self._ending() or "finished")
         await self._note(report.ended)
@@ -226,10 +237,18 @@ class _Sweep:
         newer = sum(count for applied, count in counts.items() if targets.is_newer(applied))
         self._tally.note_total(sum(counts.values()), stale, newer)
 
+    async def _count_unsettled(self, facts: Facts) -> None:
+        """Count those that it did not come to and whose stamps don't tell it: no count of stamps has them."""
+        targets = Targets(self._type, facts.policy)
+        others = frozenset(of for of in facts.actors if targets.is_stale(of) or targets.is_newer(of))
+        entries, base = _unsettled(targets, facts, self._type)
+        self._tally.stale += await self._store.sweeping.count_unsettled(self._type.name, entries, base, without=others)
+
     async def _pass(self) -> bool:
-        """Go through the actors once; tell whether something was stored."""
+        """Go through the actors once; tell whether one was brought up."""
         facts = await self._facts()
         targets = Targets(self._type, facts.policy)
+        self._epoch = facts.policy.epoch
         self._tally.begin_pass()
         await self._count(facts)
         before = self._tally.migrated
@@ -238,11 +257,9 @@ class _Sweep:
             if self._batches.plan(applied, facts.policy) is not None:
                 await self._in_batches(applied)
         find = partial(self._store.stragglers, self._type.name, stale)
-        is_stored = bool(stale) and await self._one_by_one(find, counts=True)
-        entries = frozenset(applied for applied in facts.known if targets.is_stale_entry(applied))
-        base = self._type.chain.release if targets.is_pinned else None
-        find = partial(self._store.sweeping.unsettled, self._type.name, entries, base)
-        is_stored |= await self._one_by_one(find)
+        is_stored = bool(stale) and await self._one_by_one(find, is_stale=True)
+        find = partial(self._store.sweeping.unsettled, self._type.name, *_unsettled(targets, facts, self._type))
+        await self._one_by_one(find)
         return is_stored or self._tally.migrated > before
 
     async def _in_batches(self, applied: AppliedSet | None) -> None:
@@ -250,7 +267,7 @@ class _Sweep:
         while after is not None and await self._is_ready():
             after = await self._batches.next(applied, after, self._left())
 
-    async def _one_by_one(self, find: Callable[..., Awaitable[Sequence[str]]], *, counts: bool = False) -> bool:
+    async def _one_by_one(self, find: Callable[..., Awaitable[Sequence[str]]], *, is_stale: bool = False) -> bool:
         """Bring up what is found page by page; tell whether something was stored."""
         after, is_stored = "", False
         while await self._is_ready():
@@ -258,7 +275,7 @@ class _Sweep:
             ids = await find(after=after, limit=size)
             known = [actor_id for actor_id in ids if actor_id not in self._tally.failed]
             if known:
-                is_stored |= await self._singles.bring_up(known, counts=counts)
+                is_stored |= await self._singles.bring_up(known, is_stale=is_stale)
             if len(ids) < size:
                 break
             after = ids[-1]
@@ -281,19 +298,23 @@ class _Sweep:
     async def _is_ready(self) -> bool:
         """Wait until the next batch may come; tell whether one is to."""
         await self._pace.sleep(0.0)  # a store in memory never lets others run
-        now = self._pace.clock()
-        if self._progress is not None and now - self._told_at >= PROGRESS_SECONDS:
-            self._told_at = now
-            self._progress(self._report("running"))
+        self._tell(is_paused=False)
         while self._ending() is None:
             if self._pace.clock() - self._noted_at >= NOTE_SECONDS:
                 await self._hand.locks.release_left()
                 if await self._note("running"):
+                    self._tell(is_paused=True)
                     await self._pace.sleep(NOTE_SECONDS)
                     continue
             if await self._pace.is_due():
                 return True
         return False
+
+    def _tell(self, *, is_paused: bool) -> None:
+        now = self._pace.clock()
+        if self._progress is not None and now - self._told_at >= PROGRESS_SECONDS:
+            self._told_at = now
+            self._progress(replace(self._report("running"), is_paused=is_paused))
 
     async def _note(self, ended: Ending) -> bool:
         """Note in the store how far it is; tell whether it is to pause."""
@@ -305,6 +326,14 @@ class _Sweep:
 
     def _report(self, ended: Ending) -> SweepReport:
         return self._tally.report(ended, self._pace.clock() - self._began_at)
+
+
+def _unsettled(
+    targets: Targets, facts: Facts, actor_type: ActorType[Any]
+) -> tuple[frozenset[AppliedSet], AppliedSet | None]:
+    """Return what actors are found by whose stamps don't tell all, see `Sweeping.unsettled`."""
+    entries = frozenset(applied for applied in facts.known if targets.is_stale_entry(applied))
+    return entries, actor_type.chain.release if targets.is_pinned else None
 
 
 def _order(applied: AppliedSet | None) -> tuple[int, int, tuple[int, ...]]:

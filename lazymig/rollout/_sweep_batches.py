@@ -5,7 +5,9 @@ Rules:
 1. An actor is brought up here only if its applied set and its main state are all that is to be known of it, and its
    migrations are plain functions that get a context object of the type: nothing that they do can reach an activation.
    Nor is anything to be kept of it, see `Commit.keeps_previous`; what was, goes with another major version.
-2. What fails here is given back as it was, and tried once more by itself, as an activation does it: there it fails by
+2. What comes of an actor is written before the next one is migrated: they may share what a migration puts into both,
+   the context object's say, and what the next one does to that is none of the first one's.
+3. What fails here is given back as it was, and tried once more by itself, as an activation does it: there it fails by
    name.
 """
 
@@ -19,13 +21,15 @@ from lazymig._bases import WritePolicy
 from lazymig._records import ActorKey, Stamp
 from lazymig._uncut import uncut
 from lazymig._version import is_newer_major
-from lazymig.errors import ActivationError, InvalidValueError
+from lazymig.errors import ActivationError
+from lazymig.hooks import MigrationApplied, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lazymig._migrations import MigrateFunction, Migration
     from lazymig._records import AppliedSet
+    from lazymig.hooks import Hook
     from lazymig.rollout._sweep_hand import Hand
     from lazymig.rollout._sweep_pace import Pace
     from lazymig.rollout._sweep_report import Tally
@@ -34,7 +38,10 @@ if TYPE_CHECKING:
     from lazymig.sweeping import Batch
 
 _FAILED = object()
-"""Stands for what came of an actor that is to be tried by itself."""
+"""Stands for the value of an actor that is to be tried by itself."""
+
+_Made = tuple[Any, bytes]
+"""What came of an actor, and what was written of it then."""
 
 
 class Batches:
@@ -46,14 +53,24 @@ class Batches:
         hand: Whose node claims them.
         pace: How many at once.
         tally: What is counted.
+        hooks: Told of migrations.
     """
 
-    def __init__(self, store: Store, actor_type: ActorType[Any], hand: Hand, pace: Pace, tally: Tally) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917  (the sweep's parts)
+        self,
+        store: Store,
+        actor_type: ActorType[Any],
+        hand: Hand,
+        pace: Pace,
+        tally: Tally,
+        hooks: tuple[Hook, ...] = (),
+    ) -> None:
         self._store = store
         self._type = actor_type
         self._hand = hand
         self._pace = pace
         self._tally = tally
+        self._hooks = hooks
 
     def plan(self, applied: AppliedSet | None, policy: WritePolicy) -> _plan.Plan | None:
         """Return what is to be run on plain actors of a set; None if they are to be brought up one by one."""
@@ -85,6 +102,7 @@ class Batches:
             return after
         if not batch.ids:
             return None
+        self._tally.begin(batch.now)
         self._hand.hold(batch.ids)
         try:
             await self._bring_up(batch, applied)
@@ -125,14 +143,22 @@ class Batches:
             pairs = zip(batch.ids, batch.data, strict=True)
             before = sum(len(data) for actor_id, data in pairs if actor_id not in unstored)
         self._tally.add(version, len(batch.ids) - len(unstored), before, after)
+        if self._hooks and plan is not None:
+            self._tell([actor_id for actor_id in batch.ids if actor_id not in unstored], plan.steps)
+
+    def _tell(self, ids: Sequence[str], steps: Sequence[Migration]) -> None:
+        node_id = self._hand.node_id
+        for actor_id in ids:
+            for step in steps:
+                key = ActorKey(self._type.name, actor_id)
+                tell(self._hooks, MigrationApplied(node_id, key, step.version, step.name))
 
     def _migrate(self, batch: Batch, steps: Sequence[Migration]) -> dict[str, bytes | None]:
         """Return what migrations make of the states, by id; None for what is to be tried by itself."""
-        values = _decoded(batch.data)
         functions = [step.function for step in steps]
         context = self._type.shared_context
-        made = [_run(functions, value, context) for value in values]
-        return dict(zip(batch.ids, _encoded(made), strict=True))
+        made = [_run(functions, value, context) for value in _decoded(batch.data)]
+        return dict(zip(batch.ids, _kept(made), strict=True))
 
 
 def _decoded(data: Sequence[bytes]) -> list[Any]:
@@ -149,10 +175,10 @@ def _decoded_alone(data: bytes) -> Any:
         return _FAILED
 
 
-def _run(functions: Sequence[MigrateFunction], value: Any, context: Any) -> Any:
-    """Return what functions make of a value, which they may change in place."""
+def _run(functions: Sequence[MigrateFunction], value: Any, context: Any) -> _Made | None:
+    """Return what functions make of a value, which they may change in place; None: it is to be tried by itself."""
     if value is _FAILED:
-        return value
+        return None
     try:
         for function in functions:
             result = function(value, context)
@@ -160,24 +186,16 @@ def _run(functions: Sequence[MigrateFunction], value: Any, context: Any) -> Any:
                 if isawaitable(result):
                     if iscoroutine(result):
                         result.close()  # it has not begun
-                    return _FAILED
+                    return None
                 value = result
+        return value, codec.write(value)
     except Exception:  # told by who tries it by itself
-        return _FAILED
-    return value
-
-
-def _encoded(values: Sequence[Any]) -> Sequence[bytes | None]:
-    if all(value is not _FAILED for value in values):
-        try:
-            return codec.encode_many(values)
-        except ValueError:
-            pass
-    return [None if value is _FAILED else _encoded_alone(value) for value in values]
-
-
-def _encoded_alone(value: Any) -> bytes | None:
-    try:
-        return codec.encode(value, "the result")
-    except InvalidValueError:
         return None
+
+
+def _kept(made: Sequence[_Made | None]) -> Sequence[bytes | None]:
+    """Return what was written of each; None where that would not come back equal, or is another one by now."""
+    whole = [one for one in made if one is not None]
+    if codec.come_back([value for value, _ in whole], [data for _, data in whole]):
+        return [None if one is None else one[1] for one in made]
+    return [one[1] if one is not None and codec.come_back([one[0]], [one[1]]) else None for one in made]

@@ -11,10 +11,11 @@ from lazymig.errors import DefinitionError, LateMigrationError, MigrationFailedE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from semver import Version
 
-    from lazymig._records import ActorKey
+    from lazymig._records import ActorKey, Stamp
     from lazymig.rollout._preflight_report import Preflight
 
 Ending = Literal["running", "finished", "limit", "stopped", "failures"]
@@ -57,17 +58,18 @@ class SweepReport:
         types: The actor types that were swept.
         migrated: Actors that were brought to the version their type is written at, up or down.
         from_versions: Those by the version that they had; without migration-info it is 0.0.0.
-        current: Actors that needed nothing, or that others brought up meanwhile.
+        current: Actors that needed nothing when it first came to them, or that others brought up meanwhile.
         busy: Actors that a node holds and that are not at that version: it brings them up, or the next sweep does.
         newer: Actors that are newer by a major than this software; they were left alone.
         failed: Actors that could not be brought up, in order of their keys.
-        left: Actors that it did not come to, because it was ended before.
+        left: Actors that it did not come to, because it was ended before; some of them may need nothing.
         ended: Why it ended: "finished"; "limit" or "failures", of which it was to stop at so many; "stopped".
         passes: How often it went through the actors.
         seconds: How long it took.
         bytes_before: Size of the states that it brought up, before.
         bytes_after: Likewise, afterwards.
         preflight: What a dry run found; None of a real one.
+        is_paused: Whether it pauses, as it was told to from elsewhere; in its progress only.
     """
 
     types: tuple[str, ...] = ()
@@ -84,6 +86,7 @@ class SweepReport:
     bytes_before: int = 0
     bytes_after: int = 0
     preflight: Preflight | None = None
+    is_paused: bool = False
 
     @property
     def actors(self) -> int:
@@ -174,6 +177,8 @@ class Tally:
         migrated: As in the report; likewise the others.
         total: How many actors there were when it was last counted.
         stale: How many of them were not at their version.
+        began_at: When it got its first lock, by the store's wall clock; None before that.
+        missed: Actors that a node held in the first pass, and that were not counted since.
         migrated_when_counted: How many were migrated then.
         unchanged: How many actors of this pass are not at their version, and need nothing: without a main state.
     """
@@ -189,19 +194,43 @@ class Tally:
     bytes_after: int = 0
     total: int = 0
     stale: int = 0
+    began_at: datetime | None = None
+    missed: set[str] = field(default_factory=set)
     migrated_when_counted: int = 0
     unchanged: int = 0
 
     def begin_pass(self) -> None:
         """Begin to go through the actors: those that were held may be free."""
+        if self.passes == 1:
+            self.missed = set(self.busy)
         self.passes += 1
         self.busy.clear()
         self.unchanged = 0
 
+    def begin(self, now: datetime) -> None:
+        """Note that a lock was got at a time."""
+        self.began_at = self.began_at or now
+
+    def is_first(self, actor_id: str, stamp: Stamp | None, *, is_stale: bool) -> bool:
+        """Tell whether an actor that was brought up is one that was not counted before.
+
+        Args:
+            actor_id: Its id.
+            stamp: As it was found; of what was migrated since it began, by this sweep or by a node, it tells that.
+            is_stale: Whether that says that it was not at its version. Of others, what older software stores over what
+                a sweep has mended tells nothing: they are counted when they are first come to.
+        """
+        if not (is_stale or self.passes == 1 or actor_id in self.missed):
+            return False
+        self.missed.discard(actor_id)
+        migrated_at = None if stamp is None else stamp.migrated_at
+        return migrated_at is None or self.began_at is None or migrated_at < self.began_at
+
     def add(self, version: int, count: int, before: int, after: int) -> None:
         """Count actors that were brought up from a version, packed, and their bytes."""
         self.migrated += count
-        self.from_versions[version] += count
+        if count:
+            self.from_versions[version] += count
         self.bytes_before += before
         self.bytes_after += after
 
@@ -212,14 +241,14 @@ class Tally:
     def report(self, ended: Ending, seconds: float) -> SweepReport:
         """Return what was counted."""
         unfinished = max(0, self.stale - (self.migrated - self.migrated_when_counted))
-        left = max(0, unfinished - len(self.busy) - len(self.failed) - self.unchanged)
-        rest = self.migrated + len(self.busy) + self.newer + len(self.failed) + left
+        others = max(0, self.total - self.migrated - len(self.busy) - self.newer - len(self.failed))
+        left = min(others, max(0, unfinished - len(self.busy) - len(self.failed) - self.unchanged))
         versions = sorted(self.from_versions)
         return SweepReport(
             types=(self.actor_type,),
             migrated=self.migrated,
             from_versions={_version.unpack(number): self.from_versions[number] for number in versions},
-            current=max(0, self.total - rest),
+            current=others - left,
             busy=len(self.busy),
             newer=self.newer,
             failed=tuple(self.failed[actor_id] for actor_id in sorted(self.failed)),

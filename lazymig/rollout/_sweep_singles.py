@@ -20,7 +20,6 @@ from lazymig.rollout._sweep_report import FailedActor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from lazymig._lease import Lease
     from lazymig.hooks import Hook
@@ -55,31 +54,31 @@ class Singles:
         self._pace = pace
         self._tally = tally
         self._hooks = hooks
-        self._began_at: datetime | None = None
 
     @property
     def size(self) -> int:
         """How many the next page has at most."""
         return min(AT_ONCE, self._pace.size)
 
-    async def bring_up(self, ids: Sequence[str], *, counts: bool) -> bool:
+    async def bring_up(self, ids: Sequence[str], *, is_stale: bool) -> bool:
         """Bring actors up, beside each other; tell whether something was stored.
 
         Args:
             ids: Theirs.
-            counts: Whether those that need nothing are counted.
+            is_stale: Whether their stamps say that they are not at their version.
 
         Raises:
             StoreError: The store's fault.
         """
         started = self._pace.clock()
-        sizes = await gather([self._bring_up(ActorKey(self._type.name, actor_id)) for actor_id in ids])
+        keys = [ActorKey(self._type.name, actor_id) for actor_id in ids]
+        sizes = await gather([self._bring_up(key, is_stale=is_stale) for key in keys])
         self._pace.note(len(ids), sum(size for size, _ in sizes), self._pace.clock() - started)
-        if counts:
+        if is_stale:
             self._tally.unchanged += sum(is_stored is False for _, is_stored in sizes)
         return any(is_stored for _, is_stored in sizes)
 
-    async def _bring_up(self, key: ActorKey) -> tuple[int, bool | None]:
+    async def _bring_up(self, key: ActorKey, *, is_stale: bool) -> tuple[int, bool | None]:
         """Bring one up; return the bytes of its states, old and new, and whether it was stored, None if it can't be."""
         tally = self._tally
         try:
@@ -91,7 +90,7 @@ class Singles:
             tally.failed[key.id] = FailedActor.of(key, error)
             return 0, None
         try:
-            return await self._settle(lease)
+            return await self._settle(lease, is_stale=is_stale)
         except LeaseLostError:
             tally.busy.add(key.id)
         except NewerStateError as error:
@@ -107,9 +106,9 @@ class Singles:
         stamp = lease.stamp
         return stamp is not None and is_newer_major(stamp.applied.highest, self._type.chain.release.highest)
 
-    async def _settle(self, lease: Lease) -> tuple[int, bool]:
+    async def _settle(self, lease: Lease, *, is_stale: bool) -> tuple[int, bool]:
         tally, key, stamp = self._tally, lease.key, lease.stamp
-        self._began_at = self._began_at or lease.now
+        tally.begin(lease.now)
         version = 0 if stamp is None else stamp.applied.highest
         before = sum(map(len, lease.states.values()))
         activation = Activation(
@@ -122,8 +121,7 @@ class Singles:
         tally.failed.pop(key.id, None)
         tally.busy.discard(key.id)
         after = sum(map(len, lease.states.values()))
-        is_counted = stamp is not None and stamp.migrated_at is not None and stamp.migrated_at >= self._began_at
-        if is_stored and not is_counted:  # else it has changed again since it was brought up
+        if is_stored and tally.is_first(key.id, stamp, is_stale=is_stale):
             tally.add(version, 1, before, after)
         return before + after, is_stored
 

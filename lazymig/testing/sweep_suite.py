@@ -273,6 +273,24 @@ class SweepSuite(StoreBench):
         assert await find("Car", frozenset({new}), full, after="cz") == ["new entry", "older base", "two entries"]
         assert await find("Bus", frozenset({old, new}), None) == []
 
+    async def test_unsettled_are_counted_but_for_those_of_some_sets(self, store: Store) -> None:
+        old, new = applied("1.0.0"), applied("1.0.0", "2.0.0")
+        await put(store, "plain")
+        await put(store, "converting", marks=Marks(TWO))
+        await put(store, "base", base=BaseWrite(new, 7, is_current=True, states={"main": Kept(b"kept")}))
+        two = {("log", "a"): Entry(b"1", new), ("log", "b"): Entry(b"1", old)}
+        await put(store, "entries", entries=two, marks=Marks(0, ONE))
+        await put(store, "newer", stamp=AFTER, entries=two, marks=Marks(0, ONE))
+        await put(store, "unstamped", stamp=None, marks=Marks(TWO))
+        count = store.sweeping.count_unsettled
+
+        assert await count("Car", frozenset({old}), None, without=frozenset()) == 5
+        assert await count("Car", frozenset({old}), new, without=frozenset()) == 4
+        assert await count("Car", frozenset(), None, without=frozenset()) == 3
+        assert await count("Car", frozenset({old}), None, without=frozenset({new})) == 4
+        assert await count("Car", frozenset({old}), None, without=frozenset({old, None})) == 1
+        assert await count("Bus", frozenset({old}), None, without=frozenset()) == 0
+
     async def test_sweeps_note_how_far_they_are(self, store: Store) -> None:
         note = store.sweeping.note
         assert list(await store.sweeping.notes()) == []
