@@ -162,6 +162,7 @@ async def test_a_migration_that_a_block_waits_for_stores_nothing_when_the_lease_
             with pytest.raises(errors.LeaseLostError):
                 await activation.state().migrate_and_load()
         assert await stored(store) == 1
+    async with bench.run(store, activation_seconds=10.0) as node:  # of any disk's speed
         assert await node.call("Slow", "a", "add") == 12
 
 
