@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +22,7 @@ import orjson
 
 from lazymig import _options, _version
 from lazymig._uncut import uncut
-from lazymig.errors import DefinitionError, NewerStateError, UnknownActorTypeError
+from lazymig.errors import DefinitionError, NewerStateError, StoreError, UnknownActorTypeError
 from lazymig.rollout._preflight import rehearse
 from lazymig.rollout._sweep_batches import Batches
 from lazymig.rollout._sweep_hand import Hand
@@ -203,7 +204,8 @@ class _Sweep:
                     await self._count_unsettled(facts)
                 is_over = self._ending() is not None or facts.policy.epoch == self._epoch
         except BaseException:
-            await uncut(self._note("stopped"))
+            with suppress(StoreError):  # what ended it is told
+                await uncut(self._note("stopped"))
             raise
         report = self._report(self._ending() or "finished")
         await self._note(report.ended)
