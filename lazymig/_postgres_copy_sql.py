@@ -59,7 +59,8 @@ _TAKE = f"""
         failing = excluded.failing, owner = NULL, number = 0
     WHERE actor.revision < greatest(excluded.revision, %(below)s) AND (
         actor.owner IS NULL
-        OR EXISTS (SELECT 1 FROM lazymig.draft WHERE draft.type = actor.type AND draft.id = actor.id)
+        OR actor.revision = 0
+        AND EXISTS (SELECT 1 FROM lazymig.draft WHERE draft.type = actor.type AND draft.id = actor.id)
         OR EXISTS (
             SELECT 1 FROM lazymig.actor AS seen
             WHERE seen.type = actor.type AND seen.id = actor.id AND seen.owner = actor.owner
@@ -70,13 +71,15 @@ _TAKE = f"""
     )
     RETURNING id
 """  # noqa: S608  (a constant is put in, no value)
-"""Who claims a draft learns that it is none, and gives it up: so it is nobody's, whatever its row says. An owner whom
-the snapshot doesn't show came later, and lives; so may one without a heartbeat, after a crash of the server."""
+"""Who claims a draft learns that it is none, and gives it up: so it is nobody's, whatever its row says; a
+draft of the snapshot whose row has a revision by now was finished. An owner whom the snapshot doesn't show came later,
+and lives; so may one without a heartbeat, after a crash of the server."""
 
 _CLEAR = tuple(
     f"DELETE FROM lazymig.{table} WHERE type = %(type)s AND id = ANY(%(ids)s)"  # noqa: S608  (likewise)
-    for table in ("state", "base", "previous", "failure", "entry", "draft")
+    for table in ("draft", "state", "base", "previous", "failure", "entry")
 )
+"""The draft first: who adds to it has locked it, so the entries that it adds are there, and go, once that is gone."""
 
 _PUT_STATES = """
     INSERT INTO lazymig.state (type, id, name, value)

@@ -59,6 +59,9 @@ _COMMIT = """
         p_version int8, p_lineage int8, p_written_by int8, p_migrated_at int8, p_epoch int8,
         OUT o_held text[], OUT o_is_other boolean, OUT o_version int8, OUT o_epoch int8
     ) LANGUAGE plpgsql AS $$
+    DECLARE
+        v_ids text[];
+        v_values bytea[];
     BEGIN
         SELECT array_agg(id) INTO o_held FROM (
             SELECT id FROM lazymig.actor
@@ -71,17 +74,20 @@ _COMMIT = """
         IF o_is_other THEN
             RETURN;
         END IF;
-        UPDATE lazymig.actor SET owner = NULL, number = 0
-        WHERE type = %(type)s AND id = ANY(o_held) AND id = ANY(%(released)s);
+        IF cardinality(%(released)s) > 0 THEN
+            UPDATE lazymig.actor SET owner = NULL, number = 0
+            WHERE type = %(type)s AND id = ANY(%(released)s) AND id = ANY(o_held);
+        END IF;
+        SELECT array_agg(id), array_agg(value) INTO v_ids, v_values
+        FROM unnest(%(ids)s, %(values)s) AS put (id, value) JOIN unnest(o_held) AS held (id) USING (id);
         UPDATE lazymig.actor SET
             revision = revision + 1,
             version = %(version)s, lineage = %(lineage)s, written_by = %(written_by)s, migrated_at = %(migrated_at)s,
             owner = NULL, number = 0
-        WHERE type = %(type)s AND id = ANY(%(ids)s) AND id = ANY(o_held);
+        WHERE type = %(type)s AND id = ANY(v_ids);
         UPDATE lazymig.state SET value = put.value
-        FROM unnest(%(ids)s, %(values)s) AS put (id, value)
-        WHERE state.type = %(type)s AND state.name = %(state)s AND state.id = put.id AND put.id = ANY(o_held)
-        AND state.value <> put.value;
+        FROM unnest(v_ids, v_values) AS put (id, value)
+        WHERE state.type = %(type)s AND state.name = %(state)s AND state.id = put.id AND state.value <> put.value;
     END $$
 """
 """The locks are got first, in order; then the policy is read, and who changes it waits for the end of this."""

@@ -1,4 +1,8 @@
-"""Whole actors over SQL; see `lazymig._sql` for what an operation is."""
+"""Whole actors over SQL; see `lazymig._sql` for what an operation is.
+
+What takes actors names all applied sets before it locks a row, as commits do: whoever names a new set waits for others
+that name it, and must have nothing then that they may wait for.
+"""
 
 from __future__ import annotations
 
@@ -194,10 +198,12 @@ class SqlCopies:
         for whole in ordered:
             row = yield from self._columns(whole.actor, lineage, has_entries=bool(whole.entries))
             rows.append(row)
+        values = yield from values_of(ordered, lineage)
         taken = yield from self._take(actor_type, rows)
         ours = [whole for whole in ordered if whole.actor.key.id in taken]
         if ours:
-            values = yield from values_of(ours, lineage)
+            if len(ours) < len(ordered):
+                values = yield from values_of(ours, lineage)
             yield from self._sql.dealing.clear(actor_type, [whole.actor.key.id for whole in ours])
             yield from self._sql.dealing.fill(actor_type, values)
         outcomes = []
@@ -209,9 +215,9 @@ class SqlCopies:
     def _begin(
         self, key: ActorKey, revision: int, draft: str, entries: Sequence[CopiedEntry], lineage: Lineage
     ) -> Operation[Put]:
+        rows = yield from entry_values(key, entries, lineage)
         taken = yield from self._take(key.type, [{**NOTHING, "id": key.id}], below=revision)
         if taken:
-            rows = yield from entry_values(key, entries, lineage)
             yield from self._sql.dealing.clear(key.type, [key.id])
             yield trip((self._sql.put_draft, _of_draft(key, draft)))
             yield from self._sql.dealing.fill(key.type, Values([], [], [], [], rows))
@@ -230,11 +236,11 @@ class SqlCopies:
         if not found:
             return Put.HELD
         row = yield from self._columns(whole.actor, lineage, has_entries=True)
+        values = yield from values_of([whole], lineage)
         taken = yield from self._take(key.type, [row])
         (ended,) = yield trip((self._sql.end_draft, _of_draft(key, draft)))
         if not taken or not ended:
             raise _DraftLostError
-        values = yield from values_of([whole], lineage)
         yield from self._sql.dealing.fill(key.type, values)
         return Put.STORED
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import uuid
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -53,9 +54,9 @@ async def back_up(source: Path, file: Path, progress: Callable[[float], object])
     is_stopped = False
 
     def check(share: float) -> None:
+        progress(share)
         if is_stopped:
             raise _StoppedError
-        progress(share)
 
     copying = asyncio.ensure_future(asyncio.to_thread(partial(_write, source, file, check)))
     try:
@@ -69,8 +70,7 @@ async def back_up(source: Path, file: Path, progress: Callable[[float], object])
 
 def _write(source: Path, file: Path, progress: Callable[[float], object]) -> None:
     with _new(file) as draft:
-        draft.touch(mode=0o600)
-        with translating(f"sqlite:///{source}"), closing(connect(source, "ro")) as ours:
+        with translating(f"sqlite:///{source}, or {file},"), closing(connect(source, "ro")) as ours:
             for statement in _BEGIN:
                 ours.execute(statement)
             with closing(connect(draft, "rw")) as copy:
@@ -78,31 +78,45 @@ def _write(source: Path, file: Path, progress: Callable[[float], object]) -> Non
         with translating(f"sqlite:///{file}"), closing(connect(draft, "rw")) as copy:
             for statement in _TAKE_OUT:
                 copy.execute(statement)
-        shutil.copymode(source, draft)
+        with _naming(file):
+            shutil.copymode(source, draft)
+            _sync(draft)
+        progress(1.0)
 
 
 def _tell(progress: Callable[[float], object], _: int, left: int, pages: int) -> None:
-    progress(1 - left / max(pages, 1))
+    if left:  # all of it are told once nothing is left to be done
+        progress(1 - left / pages)
 
 
 @contextmanager
 def _new(file: Path) -> Iterator[Path]:
-    """Yield a name beside the file's; what is there afterwards gets the file's name once it is on the disk."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}.part")
+    """Yield an empty file beside, which nobody else has; it gets the file's name afterwards."""
+    with _naming(file):
+        _check_absent(file)
+        draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.part")
+        draft.touch(mode=0o600, exist_ok=False)
     try:
-        _check_absent(file)
         yield draft
-        _sync(draft)
-        _check_absent(file)
-        draft.replace(file)
-        _sync(file.parent)
+        with _naming(file):
+            _check_absent(file)
+            draft.replace(file)
+            _sync(file.parent)
+    finally:
+        with _naming(file):
+            for suffix in ("", "-journal", "-wal", "-shm"):
+                draft.with_name(f"{draft.name}{suffix}").unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Tell of what files can't be made, and name the one that was asked for."""
+    try:
+        yield
     except OSError as error:
         raise StoreError(
             f"{file} can't be written: {error.strerror}. Check the path, its rights and the disk."
         ) from error
-    finally:
-        for suffix in ("", "-journal", "-wal", "-shm"):
-            draft.with_name(f"{draft.name}{suffix}").unlink(missing_ok=True)
 
 
 def _check_absent(file: Path) -> None:

@@ -297,6 +297,9 @@ class Activation:
         try:
             await self._bring_up(lease)
             await Settling(self, self._holding, lease, self._telling).run()
+        except ActivationError as error:
+            self._telling.failed(error)
+            raise
         finally:
             self._holding.turns.release()
         return lease.revision != before

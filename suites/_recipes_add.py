@@ -6,8 +6,8 @@ Release Supports     Does                                    Before it is deploy
 1       1.0.0        stores an address
 2       1.1.0        stores the city, too; it may differ     nothing: 1.0.0 and 1.1.0 are the same major, so each
                      from the address                        release reads and writes what the other has stored
-3       1.1.0, its   has the migration no more: every        ``lazymig gate retire Customer 1.1.0``
-        baseline     customer has a city
+3       1.1.0, its   has the migration no more: every        ``lazymig sweep Customer``, and
+        baseline     customer has a city                     ``lazymig gate retire Customer 1.1.0``
 ======= ============ ======================================= ==========================================================
 
 Release 1 knows no city, and leaves it as it is when it stores another address. `reconcile` puts that right before

@@ -9,8 +9,8 @@ Release Supports     Does                                    Before it is deploy
 3       2.1.0        drops it: there is no way back to       ``lazymig rollout flip Contact 2.0.0``, which says no as
                      release 1                               long as a node of release 1 is there; then, as 2.1.0 has
                                                              no `down`, ``lazymig rollout unpin Contact``
-4       2.1.0, its   has the migrations no more              ``lazymig gate retire Contact 2.1.0``
-        baseline
+4       2.1.0, its   has the migrations no more              ``lazymig sweep Contact``, and
+        baseline                                             ``lazymig gate retire Contact 2.1.0``
 ======= ============ ======================================= ==========================================================
 
 Release 2 is a major step, as release 1 can't work without the field. Until the flip, and after another pin too, release

@@ -6,8 +6,9 @@ Release Supports     Does                                    Before it is deploy
 1       1.0.0        stores ``price``
 2       2.0.0        stores ``amount``; pinned, ``price``    ``lazymig rollout pin Product 1.0.0``
                      for release 1, and the amount beside it
-3       2.0.0, its   knows no price any more                 ``lazymig rollout flip Product 2.0.0``, then, when each
-        baseline                                             product was used, ``lazymig gate retire Product 2.0.0``
+3       2.0.0, its   knows no price any more                 ``lazymig rollout flip Product 2.0.0``, then
+        baseline                                             ``lazymig sweep Product``, and
+                                                             ``lazymig gate retire Product 2.0.0``
 ======= ============ ======================================= ==========================================================
 
 By hand this takes two fields, which the software of both releases has to keep in step, and a last copy of the old field

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import stat
 import subprocess
@@ -174,7 +175,7 @@ async def test_a_draft_stays_one_in_a_backup(tmp_path: Path) -> None:
             assert await saved.copies.add(LARGE, "draft", whole.entries)
 
 
-@pytest.mark.parametrize("kind", ["file", "folder", "broken link", "no folder"])
+@pytest.mark.parametrize("kind", ["file", "folder", "broken link", "no folder", "below a file", "too long", "no name"])
 async def test_a_file_that_cannot_be_made_is_refused(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "backup.db"
     if kind == "file":
@@ -184,12 +185,14 @@ async def test_a_file_that_cannot_be_made_is_refused(tmp_path: Path, kind: str) 
     elif kind == "broken link":
         file.symlink_to("nowhere")
     else:
-        file = tmp_path / "none" / "backup.db"
+        below = tmp_path / "store.db" / "backup.db"
+        others = {"below a file": below, "too long": tmp_path / ("x" * 250), "no name": Path()}
+        file = others.get(kind, tmp_path / "none" / "backup.db")
     async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
-        with pytest.raises(StoreError, match=r"is there already|can't be written: No such file"):
+        with pytest.raises(StoreError, match=r"is there already|can't be written: (No such file|Not a dir|File name)"):
             await backup(store, file)
     assert kind != "file" or file.read_bytes() == b"precious"
-    assert backups(tmp_path) == ([] if kind == "no folder" else ["backup.db"])
+    assert backups(tmp_path) == (["backup.db"] if kind in {"file", "folder", "broken link"} else [])
 
 
 @pytest.mark.usefixtures("small_steps")
@@ -198,11 +201,11 @@ async def test_what_progress_raises_or_a_cancellation_leaves_nothing(tmp_path: P
     loop = asyncio.get_running_loop()
 
     def fail(_: float) -> None:
-        raise ZeroDivisionError
+        raise BrokenPipeError
 
     async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
         await fill(store, 500)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(BrokenPipeError):
             await backup(store, tmp_path / "backup.db", progress=fail)
         progress = lambda _: loop.call_soon_threadsafe(begun.set)  # noqa: E731  (what tells it)
         task = asyncio.create_task(backup(store, tmp_path / "backup.db", progress=progress))
@@ -212,6 +215,61 @@ async def test_what_progress_raises_or_a_cancellation_leaves_nothing(tmp_path: P
             await task
         assert backups(tmp_path) == []
         await backup(store, tmp_path / "backup.db")
+
+
+async def test_a_backup_that_is_cancelled_with_its_last_step_leaves_nothing(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def cancel() -> None:
+        task.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    def tell(share: float) -> None:
+        if share == 1:
+            asyncio.run_coroutine_threadsafe(cancel(), loop).result(PATIENCE_SECONDS)
+
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        await fill(store, 10)
+        task = asyncio.create_task(backup(store, tmp_path / "backup.db", progress=tell))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert backups(tmp_path) == []
+
+
+async def test_of_two_backups_to_one_file_the_later_one_is_refused(tmp_path: Path) -> None:
+    file, loop = tmp_path / "backup.db", asyncio.get_running_loop()
+
+    def back_up_too(share: float) -> None:
+        if share == 1:
+            asyncio.run_coroutine_threadsafe(backup(store, file), loop).result(PATIENCE_SECONDS)
+
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        await fill(store, 100)
+        with pytest.raises(StoreError, match="is there already"):
+            await backup(store, file, progress=back_up_too)
+    assert backups(tmp_path) == ["backup.db"]
+    async with open_store(f"sqlite:///{file}", create=False) as saved:
+        assert len(await all_of(saved)) == 100
+
+
+async def filler(line: Line, folder: str) -> None:
+    """Back a store up where files may not grow."""
+    async with open_store(f"sqlite:///{folder}/store.db") as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        try:
+            await backup(store, Path(folder) / "backup.db")
+        except StoreError as error:
+            line.tell(str(error))
+
+
+async def test_a_full_disk_is_told_with_both_names(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        await fill(store, 100)
+    with Worker(filler, str(tmp_path)) as worker:
+        told = await worker.hear()
+    assert told.startswith(f"sqlite:///{tmp_path}/store.db, or {tmp_path}/backup.db, did not take the operation (")
+    assert backups(tmp_path) == []
 
 
 async def saver(line: Line, folder: str) -> None:

@@ -288,6 +288,30 @@ def test_ctrl_c_finishes_the_batch_and_says_where_it_stands_and_a_second_run_goe
         assert document["error"] == {"code": "interrupted", "message": message}
 
 
+INTERRUPTED_EARLY = """
+import os, signal
+from lazymig.cli import _sweep
+def interrupted(settings, whole=_sweep.load_types):
+    os.kill(os.getpid(), signal.SIGINT)
+    return whole(settings)
+_sweep.load_types = interrupted
+"""
+"""Lets Ctrl-C come before the first type."""
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_ctrl_c_before_a_type_is_come_to_is_no_success(project: Project, flags: list[str]) -> None:
+    project.store({"car-1": CAR})
+
+    status, stdout, stderr = end(start("sweep", "Vehicle", *flags, "--json", code=INTERRUPTED_EARLY + RUN))
+
+    document = json.loads(stdout)
+    assert (status, stderr.startswith(b"lazymig: interrupted: 0 ")) == (130, True)
+    assert (document["total"]["complete"], document["total"]["ended"]) == (False, "stopped")
+    assert document["coverage"]["not_swept"] == [{"type": "Vehicle", "reason": "interrupted before it"}]
+    assert document["error"]["code"] == "interrupted"
+
+
 BETWEEN = """
 import os, signal
 from lazymig.rollout._sweep_hand import Hand

@@ -94,6 +94,16 @@ def pulls(node: Node, names: str = NAMES) -> list[asyncio.Task[Any]]:
     return [asyncio.create_task(node.call("Tug", name, "pull")) for name in names]
 
 
+async def pulls_in_turn(node: Node, names: str) -> list[asyncio.Task[Any]]:
+    """Begin each call once the one before has its lock."""
+    calls: list[asyncio.Task[Any]] = []
+    for name in names:
+        calls.extend(pulls(node, name))
+        await until(lambda: node._residents.active == len(calls))
+        await settle()
+    return calls
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 async def test_never_more_run_at_once_and_as_many_as_may(legacy: Store, count: int) -> None:
     fleet = Fleet(*NAMES)
@@ -122,11 +132,7 @@ async def test_without_a_bound_all_run_at_once(legacy: Store) -> None:
 async def test_who_came_first_is_first(legacy: Store) -> None:
     fleet = Fleet("a")
     async with fleet.node(legacy, 1) as node:
-        calls: list[asyncio.Task[Any]] = []
-        for name in NAMES:
-            calls.extend(pulls(node, name))
-            await until(lambda: node._residents.active == len(calls))
-            await settle()
+        calls = await pulls_in_turn(node, NAMES)
         fleet.gates["a"].set()
         await asyncio.gather(*calls)
     assert fleet.log == [f"{name} {what}" for name in NAMES for what in ("begun", "ended")]
@@ -165,9 +171,7 @@ async def test_actors_with_nothing_to_run_do_not_wait(legacy: Store) -> None:
 async def test_who_is_cancelled_while_it_waits_leaves_lock_and_place(legacy: Store) -> None:
     fleet = Fleet("a")
     async with fleet.node(legacy, 1) as node:
-        first, second, third = pulls(node, "abc")
-        await until(lambda: node._residents.active == 3)
-        await settle()
+        first, second, third = await pulls_in_turn(node, "abc")
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
             await second
@@ -224,9 +228,7 @@ async def test_one_that_fails_gives_its_slot_up(legacy: Store) -> None:
 async def test_a_lock_that_is_lost_meanwhile_lets_nothing_run(legacy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = Fleet("a")
     async with fleet.node(legacy, 1) as node:
-        first, second = pulls(node, "ab")
-        await until(lambda: node._residents.active == 2)
-        await settle()
+        first, second = await pulls_in_turn(node, "ab")
         monkeypatch.setattr(Membership, "is_fresh", False)
         fleet.gates["a"].set()
         for call in (first, second):
@@ -267,9 +269,7 @@ async def test_nor_for_one_that_others_have_begun_to_activate(legacy: Store) -> 
             await node.call("Tug", "b", "pull")
 
         fleet.does["a"] = call_b
-        calls = pulls(node, "ab")  # b is locked, and waits for the slot of a
-        await until(lambda: node._residents.active == 2)
-        await settle()
+        calls = await pulls_in_turn(node, "ab")  # b is locked, and waits for the slot of a
         go.set()
         assert await asyncio.gather(*calls) == ["a", "b"]
     assert fleet.log == ["a begun", "b begun", "b ended", "a ended"]

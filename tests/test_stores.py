@@ -3,6 +3,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
 
 from lazymig.memory import MemoryStore
@@ -267,30 +268,37 @@ class TestPartitionedPostgresStore(PartitionedPostgres, StoreSuite):
     pass
 
 
+@pytest.mark.stress
 class TestPartitionedPostgresEntries(PartitionedPostgres, EntrySuite):
     pass
 
 
+@pytest.mark.stress
 class TestPartitionedPostgresPolicies(PartitionedPostgres, PolicySuite):
     pass
 
 
+@pytest.mark.stress
 class TestPartitionedPostgresBases(PartitionedPostgres, BaseSuite):
     pass
 
 
+@pytest.mark.stress
 class TestPartitionedPostgresPrevious(PartitionedPostgres, PreviousSuite):
     pass
 
 
+@pytest.mark.stress
 class TestPartitionedPostgresSweeps(PartitionedPostgres, SweepSuite):
     pass
 
 
+@pytest.mark.stress
 class TestPartitionedPostgresFailures(PartitionedPostgres, FailureSuite):
     pass
 
 
+@pytest.mark.stress
 class TestPartitionedPostgresRulings(PartitionedPostgres, RulingSuite):
     pass
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from lazymig import Activation, Actor, Node, Suite, action, errors, rollout
+from lazymig import Activation, Actor, Node, Suite, action, errors, hooks, rollout
 from lazymig._records import Marks
 from lazymig._version import parse
 from lazymig.rollout import SweepReport
@@ -499,6 +499,19 @@ async def test_reports_of_other_types_can_be_added(store: Store, cars: Cars) -> 
     assert both == second + first
     with pytest.raises(errors.DefinitionError, match="Car"):
         both + first
+
+
+async def test_hooks_are_told_of_each_migration_that_was_stored(store: Store) -> None:
+    cars = Cars("b")
+    await put_legacy(store, "a", "b")
+    told: list[Any] = []
+
+    await sweep(store, cars.suite, hooks=[told.append])
+
+    applied = [(event.key.id, event.version) for event in told if isinstance(event, hooks.MigrationApplied)]
+    assert applied == [("a", V1), ("a", V11), ("a", V2)]
+    failed = [(event.key.id, event.version) for event in told if isinstance(event, hooks.MigrationFailed)]
+    assert failed == [("b", V2)]
 
 
 # --- beside others -----------------------------------------------------------------------------------------------

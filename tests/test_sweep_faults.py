@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from lazymig.rollout import SweepReport
     from lazymig.store import Store
 
-PLAIN = [f"{number:02}" for number in range(40)]
+PLAIN = [f"{number:02}" for number in range(20)]
 """More than a first batch."""
 
 
 async def fill(store: Store, cars: Cars, wallets: Wallets) -> None:
-    await put_legacy(store, *PLAIN[:30])
-    await put(store, cars.release("1.0.0"), *PLAIN[30:])
+    await put_legacy(store, *PLAIN[:17])
+    await put(store, cars.release("1.0.0"), *PLAIN[17:])
     async with Node(store, [wallets.release("1.1.0")]) as node:
         for actor_id in "wx":
             async with node.activate("Wallet", actor_id) as activation:
@@ -81,11 +81,18 @@ async def attempt(store: Store, fault: Fault | None) -> list[str]:
     return list(faulty.calls)
 
 
+FAULTS = [("before", "error"), ("after", "error"), ("later", "error"), ("before", "cancel"), ("after", "interrupt")]
+
+
 @pytest.mark.parametrize(
-    ("when", "how"),
-    [("before", "error"), ("after", "error"), ("later", "error"), ("before", "cancel"), ("after", "interrupt")],
+    ("kind", "when", "how"),
+    [
+        *(("memory", *fault) for fault in FAULTS),
+        ("sqlite", "after", "error"),
+        *(pytest.param("sqlite", *fault, marks=pytest.mark.stress) for fault in FAULTS if fault != ("after", "error")),
+        *(pytest.param("postgres", *fault, marks=pytest.mark.stress) for fault in FAULTS),
+    ],
 )
-@pytest.mark.parametrize("kind", ["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.stress)])
 async def test_whatever_call_of_a_sweep_fails_each_actor_is_brought_up_once(
     tmp_path: Path, kind: str, when: Literal["before", "after", "later"], how: Literal["error", "cancel", "interrupt"]
 ) -> None:

@@ -14,7 +14,7 @@ from tests.cars import put_legacy, sweep
 if TYPE_CHECKING:
     from pathlib import Path
 
-BATCH = 1_000
+BATCH = 500
 
 
 async def peak_of(path: Path, actors: int) -> int:

@@ -141,8 +141,8 @@ class _Sweeps:
 
     @property
     def total(self) -> SweepReport:
-        """All of it as one."""
-        return reduce(add, self.reports, SweepReport(ended="finished"))
+        """All of it as one; stopped, too, if a type was not come to."""
+        return reduce(add, self.reports, SweepReport(ended="stopped" if self._not_begun else "finished"))
 
     @property
     def is_complete(self) -> bool:

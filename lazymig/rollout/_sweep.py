@@ -95,7 +95,7 @@ async def sweep(  # noqa: PLR0913  (the contract's options)
         build: Name of the release, for people.
         stop: It ends after the batch at hand once this is set.
         progress: Called with what was done so far, a few times a second.
-        hooks: Told of what happens to actors that are brought up one by one.
+        hooks: Told of migrations, see `lazymig.hooks`, and of what else happens to actors brought up one by one.
 
     Raises:
         UnknownActorTypeError: The suite has no such type.
@@ -186,7 +186,7 @@ class _Sweep:
         self._stop = stop
         self._progress = progress
         self._tally = Tally(actor_type.name)
-        self._batches = Batches(store, actor_type, hand, pace, self._tally)
+        self._batches = Batches(store, actor_type, hand, pace, self._tally, hooks)
         self._singles = Singles(actor_type, hand, pace, self._tally, hooks)
         self._epoch: int | None = None
         self._began_at = pace.clock()

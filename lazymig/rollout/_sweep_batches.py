@@ -22,12 +22,14 @@ from lazymig._records import ActorKey, Stamp
 from lazymig._uncut import uncut
 from lazymig._version import is_newer_major
 from lazymig.errors import ActivationError
+from lazymig.hooks import MigrationApplied, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lazymig._migrations import MigrateFunction, Migration
     from lazymig._records import AppliedSet
+    from lazymig.hooks import Hook
     from lazymig.rollout._sweep_hand import Hand
     from lazymig.rollout._sweep_pace import Pace
     from lazymig.rollout._sweep_report import Tally
@@ -51,14 +53,24 @@ class Batches:
         hand: Whose node claims them.
         pace: How many at once.
         tally: What is counted.
+        hooks: Told of migrations.
     """
 
-    def __init__(self, store: Store, actor_type: ActorType[Any], hand: Hand, pace: Pace, tally: Tally) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917  (the sweep's parts)
+        self,
+        store: Store,
+        actor_type: ActorType[Any],
+        hand: Hand,
+        pace: Pace,
+        tally: Tally,
+        hooks: tuple[Hook, ...] = (),
+    ) -> None:
         self._store = store
         self._type = actor_type
         self._hand = hand
         self._pace = pace
         self._tally = tally
+        self._hooks = hooks
 
     def plan(self, applied: AppliedSet | None, policy: WritePolicy) -> _plan.Plan | None:
         """Return what is to be run on plain actors of a set; None if they are to be brought up one by one."""
@@ -130,6 +142,15 @@ class Batches:
             before = sum(len(data) for actor_id, data in pairs if actor_id not in unstored)
         version = 0 if applied is None else applied.highest
         self._tally.add(version, len(batch.ids) - len(unstored), before, after)
+        if self._hooks and plan is not None:
+            self._tell([actor_id for actor_id in batch.ids if actor_id not in unstored], plan.steps)
+
+    def _tell(self, ids: Sequence[str], steps: Sequence[Migration]) -> None:
+        node_id = self._hand.node_id
+        for actor_id in ids:
+            for step in steps:
+                key = ActorKey(self._type.name, actor_id)
+                tell(self._hooks, MigrationApplied(node_id, key, step.version, step.name))
 
     def _migrate(self, batch: Batch, steps: Sequence[Migration]) -> dict[str, bytes | None]:
         """Return what migrations make of the states, by id; None for what is to be tried by itself."""

@@ -23,7 +23,8 @@ async def backup(
 
     Args:
         store: In a SQLite file. For PostgreSQL the error names the tool, ``pg_dump``, and how to call it.
-        file: Must not be there. It has its name once it is complete and synced.
+        file: Must not be there. It has its name once it is complete and synced; a process that is killed before leaves
+            ``.FILE.….part`` beside it.
         progress: Called now and then with the share that is done, from another thread; what it raises ends it.
 
     Raises:

@@ -12,7 +12,7 @@ from lazymig.transfer._contents import Sum, content_of, merged, outlines, read_c
 from lazymig.transfer._lines import MAX_BATCH_ACTORS, MAX_BATCH_BYTES, MAX_KEPT_REJECTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from lazymig.copies import Outline
     from lazymig.store import Store
@@ -45,16 +45,18 @@ class Comparison:
         source: A store.
         target: The one that is to have the same.
         actor_type: Of the actors.
+        tell: Called after each page of an actor that is larger than a batch.
 
     Attributes:
         differing: How many differ.
         differences: The first 1,000 of them.
     """
 
-    def __init__(self, source: Store, target: Store, actor_type: str) -> None:
+    def __init__(self, source: Store, target: Store, actor_type: str, tell: Callable[[], None]) -> None:
         self._source = source
         self._target = target
         self._type = actor_type
+        self._tell = tell
         self._sums = Sum(), Sum()
         self.differing = 0
         self.differences: list[Difference] = []
@@ -95,7 +97,7 @@ class Comparison:
         target = await self._read(self._target, self._sums[1], [other for _, other in batch if other is not None])
         for mine, other in batch:
             actor_id = (mine or other).id  # type: ignore[union-attr]  # one of them is there
-            if source.get(actor_id) != target.get(actor_id):
+            if source.get(actor_id) != target.get(actor_id) or isinstance(source.get(actor_id), str):
                 await self._explain(actor_id, source.get(actor_id), target.get(actor_id))
 
     async def _read(self, store: Store, total: Sum, batch: Sequence[Outline]) -> dict[str, Content | str]:
@@ -105,7 +107,7 @@ class Comparison:
         try:
             if is_large and len(batch) == 1:
                 key = ActorKey(self._type, batch[0].id)
-                content = await read_content(store, key)
+                content = await read_content(store, key, self._tell)
                 if content is None:
                     return {key.id: "it is written all the time. Copy again"}
                 contents = {key.id: content}

@@ -16,7 +16,7 @@ from lazymig._rows import write_time
 from lazymig.copies import CopiedEntry, Outline
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 
     from lazymig._records import ActorKey, AppliedSet, Previous, Stamp, StoredActor
     from lazymig.copies import Whole
@@ -123,8 +123,14 @@ def content_of(whole: Whole) -> Content:
     return digest.content(whole.actor, whole.previous)
 
 
-async def read_content(store: Store, key: ActorKey) -> Content | None:
-    """Return what a stored actor comes to that is read page by page; None if it is written all the time."""
+async def read_content(store: Store, key: ActorKey, tell: Callable[[], None]) -> Content | None:
+    """Return what a stored actor comes to that is read page by page; None if it is written all the time.
+
+    Args:
+        store: Where from.
+        key: The actor.
+        tell: Called after each page; what it raises ends this.
+    """
     for _ in range(TRIES):
         actor, previous = await store.read(key), await store.previous(key)
         if actor is None:
@@ -132,6 +138,7 @@ async def read_content(store: Store, key: ActorKey) -> Content | None:
         digest = _Digest()
         async for page in pages(store, key):
             digest.add_entries(page)
+            tell()
         after = await store.read(key)
         if after is not None and after.revision == actor.revision:
             return digest.content(actor, previous)

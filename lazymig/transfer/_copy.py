@@ -5,9 +5,11 @@ Rules:
 1. An actor is copied if the target has none, or one of a lower revision that no living node holds. So a copy may be
    stopped anywhere and run again: what was copied is passed over, by its revision alone. (Therefore the record of a
    migration that failed goes with the actor, and is not compared: it moves no revision.)
-2. Releases and write versions go first: a node that starts on the target meanwhile is judged as it will be.
+2. Releases and write versions go first: a node that starts on the target meanwhile is judged as it will be. They go
+   once more before what was copied is compared: those that came meanwhile.
 3. Memory is bounded by a batch, `MAX_BATCH_ACTORS` or `MAX_BATCH_BYTES`. A larger actor goes page by page, and is an
-   actor in the target with its last page; if it is written meanwhile, it begins anew.
+   actor in the target with its last page; if it is written meanwhile, it begins anew. One that the target has is read
+   to its end first: what can't be read takes the place of nothing.
 4. What was copied is not believed: both stores are read and compared afterwards, and what differs is named.
 """
 
@@ -20,12 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lazymig import _version
-from lazymig._bases import NO_POLICY
 from lazymig._records import ActorKey
 from lazymig.copies import Put, Whole
 from lazymig.errors import CorruptStateError
 from lazymig.transfer._comparison import Comparison, Difference
-from lazymig.transfer._contents import TRIES, merged, outlines, pages
+from lazymig.transfer._contents import TRIES, merged, outlines, pages, read_content
 from lazymig.transfer._lines import MAX_BATCH_ACTORS, MAX_BATCH_BYTES, MAX_KEPT_REJECTIONS
 
 if TYPE_CHECKING:
@@ -96,11 +97,11 @@ async def copy(
     Args:
         source: Where from; only read.
         target: Where to.
-        types: The actor types; None: all of which the source has something.
+        types: The actor types; None: all of which the source has something, those that come meanwhile included.
         progress: Called with what was done so far after each batch and each page. What it raises ends the copy there.
 
     Raises:
-        ValueError: Both are the same store.
+        ValueError: Both are the same store, or the source has no such type.
         CorruptStateError: An actor's id, its revision, or what is kept of a type can't be read. (Of an actor whatever
             else can't be read is a difference.)
         StoreError: One store's fault. What was copied stays, each actor whole; run the same copy again.
@@ -108,12 +109,16 @@ async def copy(
     if is_one(source, target):
         raise ValueError(f"{source.name} is source and target. Name two stores.")
     run = _Copy(source, target, progress)
-    names = sorted({*(await source.copies.types() if types is None else types)})
+    stored = await source.copies.types()
+    names = sorted({*(stored if types is None else types)})
+    if unknown := [name for name in names if name not in stored]:
+        known = ", ".join(stored) or "none"
+        raise ValueError(f"{source.name} has no actor type {unknown[0]!r}; it has: {known}. Correct the name.")
     for actor_type in names:
-        await target.copies.note(actor_type, await source.copies.settings(actor_type))
+        await run.note(actor_type)
     for actor_type in names:
         await run.copy(actor_type)
-    for actor_type in names:
+    for actor_type in await source.copies.types() if types is None else names:
         await run.compare(actor_type)
     return run.report
 
@@ -137,6 +142,10 @@ class _Copy:
         self._progress = progress
         self.report = CopyReport()
 
+    async def note(self, actor_type: str) -> None:
+        """Copy what is kept of a type."""
+        await self._target.copies.note(actor_type, await self._source.copies.settings(actor_type))
+
     async def copy(self, actor_type: str) -> None:
         """Copy the actors of a type."""
         ours = outlines(self._source, actor_type, MAX_BATCH_ACTORS)
@@ -148,8 +157,10 @@ class _Copy:
                     continue
                 if other is not None and other.revision >= mine.revision:
                     self._count(present=1)
+                    if self.report.present % MAX_BATCH_ACTORS == 0:
+                        self._tell()
                 elif mine.size > MAX_BATCH_BYTES:
-                    await self._copy_large(ActorKey(actor_type, mine.id))
+                    await self._copy_large(ActorKey(actor_type, mine.id), is_there=other is not None)
                 else:
                     if not batch.has_room(mine.size):
                         await self._copy_batch(actor_type, batch.take())
@@ -159,13 +170,14 @@ class _Copy:
 
     async def compare(self, actor_type: str) -> None:
         """Compare what both stores have of a type."""
-        comparison = Comparison(self._source, self._target, actor_type)
+        await self.note(actor_type)
+        comparison = Comparison(self._source, self._target, actor_type, self._tell)
         compared = self.report.compared
         async for count in comparison.run():
             self.report = replace(self.report, compared=compared + count)
             self._tell()
         policies = [(await store.copies.settings(actor_type)).policy for store in (self._source, self._target)]
-        if policies[0] not in (policies[1], NO_POLICY):
+        if policies[0].version != policies[1].version:
             comparison.note(Difference(actor_type, None, "write_version", _other_policy(actor_type, *policies)))
         self.report = replace(
             self.report,
@@ -188,8 +200,10 @@ class _Copy:
         self._count(copied=put.count(Put.STORED), present=put.count(Put.NOT_OLDER))
         self._tell()
 
-    async def _copy_large(self, key: ActorKey) -> None:
+    async def _copy_large(self, key: ActorKey, *, is_there: bool) -> None:
         try:
+            if is_there and await read_content(self._source, key, self._tell) is None:
+                return
             for _ in range(TRIES):
                 put = await self._put_in_pages(key)
                 if put is not None:
