@@ -96,7 +96,7 @@ class Block:
     async def __aenter__(self) -> Activation:
         """Wait for a turn, and for the lock."""
         entering = self._enter()
-        return await (give_way(entering) if has_slot() else entering)
+        return await (give_way(entering, self._leave) if has_slot() else entering)
 
     async def _enter(self) -> Activation:
         blocks, key = self._blocks, self._key
@@ -121,6 +121,9 @@ class Block:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give lock and turn up."""
+        await self._leave()
+
+    async def _leave(self) -> None:
         blocks = self._blocks
         self._turn.__exit__()
         blocks.residents.finishing.begin(self._mailbox, self._activation.close())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazymig import _entry_plan, _plan, _quarantine, _shapes, _version
 from lazymig._migrating import Migrating
+from lazymig._slots import give_way, has_slot
 from lazymig._turn import TURN
 from lazymig.errors import (
     ActivationClosedError,
@@ -109,6 +110,13 @@ class Holding:
         Raises:
             ActivationInProgressError: Migrations whose caller has left go on for too long.
         """
+        taking = self._take_turn()
+        return await (give_way(taking, self._give_turn) if has_slot() else taking)
+
+    async def _give_turn(self) -> None:
+        self.turns.release()
+
+    async def _take_turn(self) -> Lease:
         await self.turns.acquire()
         while self.migrating is not None and not (self.migrating.task.done() or self.is_closed):
             self.turns.release()  # the others wait beside us, none for longer than its own time
@@ -239,7 +247,8 @@ class Holding:
         self.plan = plan
         if self.lease is None:
             return
-        self.note_up()
+        if plan.runs or self.lease.marks.oldest is None:  # else it may be one of the entries that failed
+            self.note_up()
         if projected is not None:
             self.memory = InMemory(self.lease.revision, projected, plan.applied, is_base=False)
         elif plan.takes_base and self.memory is None and self.lease.base is not None:

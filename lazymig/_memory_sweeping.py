@@ -75,6 +75,7 @@ class MemorySweeping:
         stamp: Stamp,
         epoch: int,
         released: Sequence[str] = (),
+        drops_previous: bool = False,
     ) -> Collection[str] | WritePolicy:
         """See `Sweeping.commit`."""
         self._check_open()
@@ -91,6 +92,7 @@ class MemorySweeping:
                 row = held[actor_id]
                 row.states[state], row.stamp, row.fence = data, stamp, None
                 row.revision += 1
+                row.keep(False if drops_previous else None)
         return [actor_id for actor_id, _ in changes if actor_id not in held]
 
     async def unsettled(

@@ -57,6 +57,7 @@ _COMMIT = """
     CREATE FUNCTION lazymig.sweep_commit(
         p_type text, p_state text, p_node text, p_number int8, p_ids text[], p_values bytea[], p_released text[],
         p_version int8, p_lineage int8, p_written_by int8, p_migrated_at int8, p_epoch int8,
+        p_drops_previous boolean,
         OUT o_held text[], OUT o_is_other boolean, OUT o_version int8, OUT o_epoch int8
     ) LANGUAGE plpgsql AS $$
     DECLARE
@@ -88,6 +89,9 @@ _COMMIT = """
         UPDATE lazymig.state SET value = put.value
         FROM unnest(v_ids, v_values) AS put (id, value)
         WHERE state.type = %(type)s AND state.name = %(state)s AND state.id = put.id AND state.value <> put.value;
+        IF %(drops_previous)s THEN
+            DELETE FROM lazymig.previous WHERE type = %(type)s AND id = ANY(v_ids);
+        END IF;
     END $$
 """
 """The locks are got first, in order; then the policy is read, and who changes it waits for the end of this."""
@@ -142,7 +146,8 @@ class PostgresSweepDealing:
         )
         self._commit = in_schema(
             "SELECT * FROM lazymig.sweep_commit(%(type)s, %(state)s, %(node)s, %(number)s, %(ids)s, %(values)b, "
-            "%(released)s, %(version)s, %(lineage)s, %(written_by)s, %(migrated_at)s, %(epoch)s)",
+            "%(released)s, %(version)s, %(lineage)s, %(written_by)s, %(migrated_at)s, %(epoch)s, "
+            "%(drops_previous)s)",
             schema,
         )
         self._unsettled = in_schema(_UNSETTLED, schema)

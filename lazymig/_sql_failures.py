@@ -78,7 +78,9 @@ class SqlFailures:
         statement = self._sql.page if actor_type is None else self._sql.page_of_type
         first_type, first_id = ("", "") if after is None else (after.type, after.id)
         if actor_type is not None:
-            first_type, first_id = actor_type, first_id if first_type >= actor_type else ""
+            if first_type > actor_type:
+                return []
+            first_type, first_id = actor_type, first_id if first_type == actor_type else ""
         of = {"type": first_type, "id": first_id, "limit": limit}
         return await self._connection.run(partial(_page, statement, of), writes=False)
 

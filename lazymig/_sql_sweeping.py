@@ -56,7 +56,7 @@ class SweepDealing(Protocol):
         """Store states and stamp, and give the locks up; see `Sweeping.commit`.
 
         Args:
-            of: ``type``, ``state``, ``node`` and ``number``; the stamp; ``epoch``.
+            of: ``type``, ``state``, ``node`` and ``number``; the stamp; ``epoch`` and ``drops_previous``.
             changes: Id and state, in order.
             released: Ids.
         """
@@ -138,9 +138,10 @@ class SqlSweeping:
         stamp: Stamp,
         epoch: int,
         released: Sequence[str] = (),
+        drops_previous: bool = False,
     ) -> Collection[str] | WritePolicy:
         """See `Sweeping.commit`."""
-        of = {"type": actor_type, "state": state, **_lock(fence), "epoch": epoch}
+        of = {"type": actor_type, "state": state, **_lock(fence), "epoch": epoch, "drops_previous": drops_previous}
         done = await self._learning.run(partial(self._commit, of, stamp, changes, released), durable=True)
         return _rows.read_policy(None, actor_type, *done) if isinstance(done, OtherEpoch) else done
 

@@ -64,6 +64,10 @@ _COMMIT = f"""
     WHERE {_WITHIN}
 """  # noqa: S608  (likewise)
 
+_DROP_PREVIOUS = """
+    DELETE FROM previous WHERE type = :type AND id IN (SELECT value FROM json_each(:stored))
+"""
+
 MANY = 200
 """How many states one statement puts: each one more saves less."""
 
@@ -142,6 +146,8 @@ class SQLiteSweepDealing:
         known = set(orjson.loads(held))
         kept = [change for change in changes if change[0] in known]
         yield trip(*([(_RELEASE, of)] if released else []), (_COMMIT, of))
+        if of["drops_previous"]:
+            yield trip((_DROP_PREVIOUS, of | {"stored": orjson.dumps([actor_id for actor_id, _ in kept]).decode()}))
         single = len(kept) - len(kept) % MANY
         parameters = of["type"], of["state"]
         if many := [(*parameters, *chain.from_iterable(kept[at : at + MANY])) for at in range(0, single, MANY)]:

@@ -4,8 +4,9 @@ Rules:
 
 1. What is stored was shaped for the write policy whose epoch the commit carries; for another one it is shaped anew.
 2. The activation's states stay as they are, whatever shape they are stored in.
-3. What is kept from before a major version belongs to an actor that has been above it ever since: a commit that brings
-   the actor down again drops it, so that whoever restores it never loses what was stored in between.
+3. What is kept from before a major version belongs to an actor that has been at that one ever since: a commit that
+   brings the actor down again drops it, or takes it to a yet higher one and keeps nothing, so that whoever restores it
+   never loses what was stored in between.
 """
 
 from __future__ import annotations
@@ -235,7 +236,7 @@ def _keeps_previous(holding: Holding, lease: Lease, stamp: Stamp | None) -> bool
         return None
     before, after = holding.found().applied.highest, stamp.applied.highest
     if is_newer_major(after, before):
-        return True if holding.type.keeps_previous else None
+        return holding.type.keeps_previous
     return False if is_newer_major(before, after) else None
 
 

@@ -80,7 +80,8 @@ class Node:
         activation_seconds: How long a call or a block waits for migrations of its actor, async functions and eager
             conversions of entries, before it gets `ActivationInProgressError`; they go on.
         max_migrations: How many activations run migrations at once, so that a deploy is no storm; more wait for them,
-            in the order in which they came. None: as many as come.
+            in the order in which they came. None: as many as come. A migration that waits for another actor lets others
+            run meanwhile: a lock of its own that those wait for, held across the wait, would hold all of them up.
         hand_over_seconds: How long a call that can't run here waits for a node that takes it, and a block for an
             actor that another node holds; 0 means not at all.
         idle_seconds: Actors unused for that long are deactivated; 0 means at once.

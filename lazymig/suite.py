@@ -266,8 +266,9 @@ class Suite:
             write_version: What the actors are stored as at first, so that an older release can read them. It counts
                 only for a store where no write version was ever set; from then on only an operator changes it.
             keep_previous: Keep states and migration-info as they were before a commit that takes an actor to a higher
-                major version, until the next one does or the actor is brought down again, so that `rollout.restore` can
-                put them back. It doubles the data, and such a commit's work; a sweep brings such actors up one by one.
+                major version, so that `rollout.restore` can put them back: until the next such commit, of whatever
+                release, or until the actor is brought down again. It doubles the data, and such a commit's work; a
+                sweep brings such actors up one by one.
 
         Raises:
             DefinitionError: The name is taken or none, the class is no `Actor`, both contexts are given, the

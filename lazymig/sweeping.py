@@ -90,6 +90,7 @@ class Sweeping(Protocol):
         stamp: Stamp,
         epoch: int,
         released: Sequence[str] = (),
+        drops_previous: bool = False,
     ) -> Collection[str] | WritePolicy:
         """Store one state of each actor with the same stamp, and give their locks up, in one transaction.
 
@@ -101,6 +102,7 @@ class Sweeping(Protocol):
             stamp: Theirs afterwards.
             epoch: Of the write policy that this was made for.
             released: Ids of others under that fence, whose locks are given up with nothing stored, in order.
+            drops_previous: Whether what is kept of them goes, see `Commit.keeps_previous`; else it stays.
 
         Returns:
             The ids of ``changes`` of which nothing was stored, because the fence is not theirs any more; or the type's

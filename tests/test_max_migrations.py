@@ -97,9 +97,9 @@ def pulls(node: Node, names: str = NAMES) -> list[asyncio.Task[Any]]:
 async def pulls_in_turn(node: Node, names: str) -> list[asyncio.Task[Any]]:
     """Begin each call once the one before has its lock."""
     calls: list[asyncio.Task[Any]] = []
-    for name in names:
-        calls.extend(pulls(node, name))
-        await until(lambda: node._residents.active == len(calls))
+    for active, name in enumerate(names, node._residents.active + 1):
+        calls += pulls(node, name)
+        await until(lambda active=active: node._residents.active == active)  # type: ignore[misc]  # bound now
         await settle()
     return calls
 

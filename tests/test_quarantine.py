@@ -491,6 +491,29 @@ async def test_an_entry_that_is_converted_when_it_is_read_is_no_matter_of_quaran
     assert await yard.record() is None
 
 
+async def test_an_entry_that_a_sweep_could_not_convert_stays_recorded_whoever_stores_the_actor(store: Store) -> None:
+    yard = Yard(store)
+    await fill_log(yard)
+
+    async def keep(suite: Suite) -> None:
+        async with yard.node(suite) as node, node.activate("Ship", "a") as activation:
+            value: Any = await activation.state().migrate_and_load()
+            value["kept"] = value.get("kept", 0) + 1
+            await activation.persist()
+
+    suite = logs(broken_entry, eager=False)
+    await keep(suite)
+    assert [one.key for one in (await rollout.sweep(yard.store, suite, "Ship")).failed] == [KEY]
+    before = await yard.record()
+    assert before is not None
+    await keep(suite)
+    assert await yard.record() == before
+    yard.clock.advance(1)
+
+    assert (await rollout.sweep(yard.store, logs(lambda entry, context: None, eager=False), "Ship")).is_complete
+    assert await yard.record() is None
+
+
 async def test_the_way_down_of_a_persist_is_no_matter_of_quarantine(store: Store) -> None:
     yard = Yard(store)
 

@@ -35,6 +35,15 @@ class Fleet:
 FLEET = Fleet()
 
 
+def boats(**options: Any) -> Suite:
+    """Return a suite of three releases."""
+    suite = Suite("boats")
+    boat = suite.actor_type("Boat", **options)
+    for version in ("1.0.0", "1.1.0", "2.0.0"):
+        boat.migration(version)(lambda state, context: None)
+    return suite
+
+
 @pytest.fixture
 async def before(store: Store) -> StoredActor:
     """Store a wallet by release 1.1.0."""
@@ -299,6 +308,25 @@ async def test_a_second_restore_loses_nothing_that_was_stored_after_the_first(
     await load(store, FLEET.careless)
 
     await refused(store, "nothing is kept of it")
+
+
+@pytest.mark.parametrize("sweeps", [True, False])
+async def test_an_actor_that_was_taken_further_is_not_put_back_to_what_it_was_two_majors_ago(
+    store: Store, *, sweeps: bool
+) -> None:
+    await store.insert("Boat", "state", [("a", b'{"n": 1}')])
+    key, keeping, careless = ActorKey("Boat", "a"), boats(keep_previous=True), boats()
+    await rollout.sweep(store, release(keeping, "1.0.0"), "Boat")
+    assert await store.previous(key) is not None
+    await rollout.sweep(store, release(careless, "1.1.0"), "Boat")
+    assert await store.previous(key) is not None
+    if sweeps:
+        await rollout.sweep(store, careless, "Boat")
+    else:
+        async with Node(store, [careless]) as node, node.activate("Boat", "a") as activation:
+            await activation.state().migrate_and_load()
+
+    await refused(store, "nothing is kept of it", key)
 
 
 async def test_an_actor_that_was_brought_down_is_not_put_back_to_what_it_was_before_it_came_up(

@@ -63,8 +63,8 @@ class Model:
         has_entries = bool(await sets_of_entries(store))
         if not (after.states or has_entries):
             self.kept = None
-        elif is_newer_major(at(after), at(before)) and keeps and before.states:
-            self.kept = before
+        elif is_newer_major(at(after), at(before)):
+            self.kept = before if keeps and before.states else None
         elif is_newer_major(at(before), at(after)):
             self.kept = None
         kept = await store.previous(KEY)

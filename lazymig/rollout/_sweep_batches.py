@@ -4,7 +4,7 @@ Rules:
 
 1. An actor is brought up here only if its applied set and its main state are all that is to be known of it, and its
    migrations are plain functions that get a context object of the type: nothing that they do can reach an activation.
-   Nor is anything to be kept of it, see `Commit.keeps_previous`.
+   Nor is anything to be kept of it, see `Commit.keeps_previous`; what was, goes with another major version.
 2. What comes of an actor is written before the next one is migrated: they may share what a migration puts into both,
    the context object's say, and what the next one does to that is none of the first one's.
 3. What fails here is given back as it was, and tried once more by itself, as an activation does it: there it fails by
@@ -118,6 +118,7 @@ class Batches:
         changes = [(actor_id, data) for actor_id, data in pairs if data is not None]
         released = [actor_id for actor_id, data in pairs if data is None] if len(changes) < len(pairs) else []
         stamp = Stamp(self._type.chain.release if plan is None else plan.applied, self._type.chain.release, batch.now)
+        version = 0 if applied is None else applied.highest
         lost = await uncut(
             self._store.sweeping.commit(
                 self._type.name,
@@ -127,6 +128,7 @@ class Batches:
                 stamp=stamp,
                 epoch=batch.policy.epoch,
                 released=released,
+                drops_previous=is_newer_major(stamp.applied.highest, version),
             )
         )
         if isinstance(lost, WritePolicy):  # they come again, for that one
@@ -140,7 +142,6 @@ class Batches:
             after = sum(len(data) for _, data in stored)
             read = zip(batch.ids, batch.data, strict=True)
             before = sum(len(data) for actor_id, data in read if actor_id not in unstored)
-        version = 0 if applied is None else applied.highest
         self._tally.add(version, len(batch.ids) - len(unstored), before, after)
         if self._hooks and plan is not None:
             self._tell([actor_id for actor_id in batch.ids if actor_id not in unstored], plan.steps)

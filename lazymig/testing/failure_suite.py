@@ -156,6 +156,8 @@ class FailureSuite(StoreBench):
         assert list(await store.failures.page("Car")) == found[5:10]
         assert list(await store.failures.page("Car", limit=2)) == found[5:7]
         assert list(await store.failures.page("Car", after=found[6][0])) == found[7:10]
+        assert list(await store.failures.page("Car", after=found[1][0])) == found[5:10]
+        assert list(await store.failures.page("Car", after=found[-2][0])) == []
         assert list(await store.failures.page("Ca")) == []
 
     async def test_a_retry_lets_the_next_try_come_at_once_and_keeps_the_rest(self, store: Store) -> None:

@@ -9,6 +9,8 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from lazymig._bases import NO_POLICY, BaseWrite, Kept, WritePolicy
 from lazymig._entries import Entry
 from lazymig._records import NO_MARKS, ActorKey, Claim, Commit, Fence, Held, Marks, NodeRecord, Stamp
@@ -174,6 +176,20 @@ class SweepSuite(StoreBench):
         assert found.states["other"] == b"2"
         await expect(store, "else", b"else", SECOND, 1)
         assert dict(await store.census("Car")) == {AFTER.applied: 450, SECOND.applied: 1}
+
+    @pytest.mark.parametrize("drops", [True, False])
+    async def test_what_is_kept_of_them_goes_with_a_commit_that_says_so(self, store: Store, *, drops: bool) -> None:
+        for actor_id in "abc":
+            await put(store, actor_id)
+            await put(store, actor_id, keeps_previous=True)
+        batch = await sweep(store)
+        assert isinstance(await store.claim(ActorKey("Car", "c"), Fence("n1", 101)), Claim)
+
+        how: dict[str, Any] = {"changes": [("a", b"2"), ("c", b"2")], "released": ["b"], "drops_previous": drops}
+        assert list(await finish(store, batch, **how)) == ["c"]
+
+        has = [await store.previous(ActorKey("Car", actor_id)) is not None for actor_id in "abc"]
+        assert has == [not drops, True, True]
 
     async def test_of_those_released_nothing_is_stored(self, store: Store) -> None:
         for actor_id in "abc":

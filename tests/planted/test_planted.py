@@ -80,6 +80,7 @@ METHODS = {
     "failures contract on PostgreSQL": "tests/test_stores.py::TestPostgresFailures",
     "quarantine": "tests/test_quarantine.py -k memory",
     "bounded migrations": "tests/test_max_migrations.py -k memory",
+    "waits for slots": "tests/test_slots.py -k memory",
     "sweeps contract": "tests/test_stores.py::TestSQLiteSweeps",
     "sweeps contract on PostgreSQL": "tests/test_stores.py::TestPostgresSweeps",
     "sweeps": "tests/test_sweep.py -k memory",
