@@ -62,7 +62,8 @@ class MemorySweeping:
         for _, row in plain:
             row.fence = fence
         ids, data = [actor_id for actor_id, _ in plain], [row.states[state] for _, row in plain]
-        return Batch(fence, ids, data, datetime.now(UTC), self._policies.get(actor_type, NO_POLICY))
+        last = ids[-1] if len(ids) == limit else None
+        return Batch(fence, ids, data, last, datetime.now(UTC), self._policies.get(actor_type, NO_POLICY))
 
     async def commit(  # noqa: PLR0913  (the Protocol's)
         self,

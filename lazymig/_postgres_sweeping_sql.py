@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _CLAIM = f"""
     CREATE FUNCTION lazymig.sweep_claim(
         p_type text, p_lineage int8, p_state text, p_node text, p_number int8, p_after text, p_limit int8, p_now float8,
-        OUT o_is_registered boolean, OUT o_ids text[], OUT o_values bytea[],
+        OUT o_is_registered boolean, OUT o_ids text[], OUT o_values bytea[], OUT o_after text,
         OUT o_version int8, OUT o_epoch int8, OUT o_clock int8
     ) LANGUAGE plpgsql AS $$
     DECLARE
@@ -39,7 +39,7 @@ _CLAIM = f"""
             UPDATE lazymig.actor SET owner = %(node)s, number = %(number)s FROM plain
             WHERE actor.type = %(type)s AND actor.id = plain.id RETURNING actor.id
         )
-        SELECT array_agg(id) INTO v_taken FROM taken;
+        SELECT array_agg(id), CASE WHEN count(*) = %(limit)s THEN max(id) END INTO v_taken, o_after FROM taken;
         SELECT array_agg(id ORDER BY id), array_agg(value ORDER BY id) INTO o_ids, o_values FROM lazymig.state
         WHERE type = %(type)s AND id = ANY(v_taken) AND name = %(state)s;
         IF cardinality(o_ids) IS DISTINCT FROM cardinality(v_taken) THEN
@@ -156,11 +156,11 @@ class PostgresSweepDealing:
     def claim(self, of: Mapping[str, Any]) -> Operation[Swept | None]:
         """See `SweepDealing.claim`."""
         ((row,),) = yield whole((self._claim, of))
-        is_registered, ids, values, version, epoch, clock = row
+        is_registered, ids, values, after, version, epoch, clock = row
         if not is_registered:
             return None
         rows = [*zip(ids or (), values or (), strict=True)]
-        return Swept(rows, None if epoch is None else (version, epoch), clock)
+        return Swept(rows, after, None if epoch is None else (version, epoch), clock)
 
     def commit(
         self, of: Mapping[str, Any], changes: Sequence[tuple[str, bytes]], released: Sequence[str]

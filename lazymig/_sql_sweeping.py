@@ -27,11 +27,13 @@ class Swept(NamedTuple):
 
     Attributes:
         rows: Id and state of each actor, in order.
+        after: See `Batch`.
         policy: Version and epoch of the type's write policy, None without one.
         clock: The engine's wall clock in microseconds, None if it has none.
     """
 
     rows: Rows
+    after: str | None
     policy: tuple[Any, ...] | None
     clock: int | None = None
 
@@ -206,7 +208,7 @@ class SqlSweeping:
         data = [row[1] for row in found.rows]
         now = datetime.now(UTC) if found.clock is None else _rows.EPOCH + timedelta(microseconds=found.clock)
         policy = NO_POLICY if found.policy is None else _rows.read_policy(None, of["type"], *found.policy)
-        return Batch(fence, ids, data, now, policy)
+        return Batch(fence, ids, data, found.after, now, policy)
 
     def _commit(
         self,

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lazymig._sql_operations import Batch, OtherEpoch, last, trip
+from lazymig._sql_operations import Batch, OtherEpoch, trip
 from lazymig._sql_sweeping import SweepDialect, Swept
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from lazymig._sql_operations import Operation, Statement
+    from lazymig._sql_operations import Operation, Rows, Statement
 
 POLICY = "SELECT version, epoch FROM policy WHERE type = :type"
 
@@ -24,22 +24,26 @@ _CLAIM = """
         SELECT id FROM actor AS plain INDEXED BY actor_lineage
         WHERE type = :type AND lineage = :lineage AND id > :after AND owner IS NULL
         AND base_lineage IS NULL AND failing = 0 AND oldest IS NULL AND converting = 0 AND revision > 0
-        AND EXISTS (
-            SELECT 1 FROM state
-            WHERE state.type = plain.type AND state.id = plain.id AND name = :state AND typeof(value) = 'blob'
-        )
+        AND typeof(id) = 'text'
         ORDER BY id LIMIT :limit
     )
     AND EXISTS (SELECT 1 FROM node WHERE incarnation = :node)
 """
 
 _CLAIMED = """
-    SELECT actor.id, state.value FROM actor INDEXED BY actor_lineage
-    JOIN state ON state.type = actor.type AND state.id = actor.id AND state.name = :state
-    WHERE actor.type = :type AND lineage = :lineage AND actor.id > :after AND owner = :node AND number = :number
-    ORDER BY actor.id LIMIT :limit
+    SELECT json_group_array(id) FROM (
+        SELECT id FROM actor INDEXED BY actor_lineage
+        WHERE type = :type AND lineage = :lineage AND id > :after AND owner = :node AND number = :number
+        ORDER BY id LIMIT :limit
+    )
 """
 """Of the claim itself nothing is returned: RETURNING takes longer than all of this."""
+
+_STATES = """
+    SELECT id, value FROM state
+    WHERE type = :type AND id BETWEEN :first AND :last AND name = :state AND typeof(value) = 'blob' ORDER BY id
+"""
+"""Those in between that were not claimed are read, too: few are, and to ask for each would cost as much."""
 
 _WITHIN = """
     type = :type AND id BETWEEN :first AND :last AND owner = :node AND number = :number
@@ -113,9 +117,21 @@ class SQLiteSweepDealing:
     """See `lazymig._sql_sweeping.SweepDealing`."""
 
     def claim(self, of: Mapping[str, Any]) -> Operation[Swept | None]:
-        """See `SweepDealing.claim`."""
-        _, nodes, rows, policies = yield last((_CLAIM, of), (_NODE, of), (_CLAIMED, of), (POLICY, of))
-        return Swept(rows, policies[0] if policies else None) if nodes else None
+        """See `SweepDealing.claim`; what was claimed and has no such state is given back."""
+        _, nodes, ((listed,),), policies = yield trip((_CLAIM, of), (_NODE, of), (_CLAIMED, of), (POLICY, of))
+        if not nodes:
+            return None
+        policy, ids = policies[0] if policies else None, orjson.loads(listed)
+        rows: Rows = []
+        if ids:
+            of = {**of, "first": ids[0], "last": ids[-1]}
+            (rows,) = yield trip((_STATES, of))
+        if [row[0] for row in rows] != ids:
+            known: dict[str, bytes] = dict(rows)
+            rows = [(actor_id, known[actor_id]) for actor_id in ids if actor_id in known]
+            if gone := [actor_id for actor_id in ids if actor_id not in known]:
+                yield trip((_RELEASE, {**of, "released": orjson.dumps(gone).decode()}))
+        return Swept(rows, ids[-1] if len(ids) == of["limit"] else None, policy)
 
     def commit(
         self, of: Mapping[str, Any], changes: Sequence[tuple[str, bytes]], released: Sequence[str]

@@ -23,6 +23,7 @@ class Batch(NamedTuple):
         fence: Of all of them.
         ids: Of the actors, in order.
         data: The state of each, encoded, in the same order.
+        after: Others that can be had have ids above it; None if there are none.
         now: The store's wall clock, aware UTC.
         policy: What the actors of the type are stored as.
     """
@@ -30,6 +31,7 @@ class Batch(NamedTuple):
     fence: Fence
     ids: Sequence[str]
     data: Sequence[bytes]
+    after: str | None
     now: datetime
     policy: WritePolicy
 
@@ -71,7 +73,7 @@ class Sweeping(Protocol):
             state: Which state.
             fence: For all of them.
             after: Only those whose id is above it.
-            limit: How many at most; fewer are got only where no more are.
+            limit: How many at most.
 
         Returns:
             None if the fence's node is not registered.

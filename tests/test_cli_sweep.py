@@ -259,10 +259,10 @@ def test_status_tells_those_under_way_from_those_that_were_killed(project: Proje
 INTERRUPTED = """
 import os, signal
 from lazymig.rollout._sweep_batches import Batches
-def interrupted(self, batch, steps, whole=Batches._migrate):
-    if "car-0100" in batch.ids:
+def interrupted(self, data, steps, whole=Batches._migrate):
+    if len(data) > 60:
         os.kill(os.getpid(), signal.SIGINT)
-    return whole(self, batch, steps)
+    return whole(self, data, steps)
 Batches._migrate = interrupted
 """
 """Lets Ctrl-C come within a batch."""

@@ -215,6 +215,7 @@ async def test_an_actor_that_is_stored_while_it_is_copied_is_copied_anew(store: 
     times = 99
     report = await rollout.sweep(Busy(store), with_entries(eager=True), CAR, **FAST)
     assert (named(report.failed), found(report).untried, len(numbers)) == ([], 1, 6)
+    assert (report.left, report.current, report.is_complete) == (1, 0, False)
     assert "that changed all the time" in found(report).unproven[-1]
 
 

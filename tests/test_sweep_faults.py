@@ -18,6 +18,7 @@ from tests.wallets import Wallets
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lazymig.rollout import SweepReport
     from lazymig.store import Store
 
 PLAIN = [f"{number:02}" for number in range(20)]
@@ -125,3 +126,22 @@ async def test_a_cancelled_sweep_leaves_nothing_held(store: Store) -> None:
     assert await store.nodes() == []
     assert {(await car(store, actor_id)).owner for actor_id in PLAIN} == {None}
     assert {(await car(store, actor_id)).revision for actor_id in PLAIN} == {1}
+
+
+async def test_what_ended_it_is_told_though_the_store_fails_then(store: Store) -> None:
+    cars, failing = Cars(), asyncio.Event()
+    await put_legacy(store, *PLAIN)
+
+    async def fail() -> None:
+        if failing.is_set():
+            raise errors.StoreUnavailableError("the store", "gone")
+
+    def end(report: SweepReport) -> None:
+        failing.set()
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        await sweep(FaultyStore(store, fail), cars.suite, progress=end)
+    for node in await store.nodes():
+        await store.forget(node.node_id)
+    assert (await sweep(store, cars.suite)).migrated == len(PLAIN)

@@ -262,7 +262,7 @@ class _Preflight:
     def _report(self, ended: Ending) -> SweepReport:
         migrated = self._migrated.total()
         others = max(0, self._total - migrated - self._newer - len(self._failed))
-        left = min(others, max(0, self._pending - self._seen) + self._unseen)
+        left = min(others, max(0, self._pending - self._seen) + self._unseen + self._findings.moving)
         versions = sorted(self._migrated)
         return SweepReport(
             types=(self._type.name,),

@@ -239,7 +239,7 @@ class Findings:
         """Return what was found.
 
         Args:
-            left: How many actors it did not come to.
+            left: How many actors it did not come to, or could not copy.
         """
         return Preflight(
             tried=self.tried,
@@ -255,5 +255,5 @@ class Findings:
             quarantined=self.quarantined,
             truncated=self.truncated,
             waiting=self.waiting,
-            untried=left + self.moving,
+            untried=left,
         )

@@ -87,7 +87,7 @@ class Batches:
         return None if is_kept else plan
 
     async def next(self, applied: AppliedSet | None, after: str, limit: int) -> str | None:
-        """Bring the next actors of a set up; return the last one's id, None if no more follow.
+        """Bring the next actors of a set up; return the id after which more may follow, None if none do.
 
         Args:
             applied: What is applied to them.
@@ -100,23 +100,23 @@ class Batches:
         if batch is None:  # somebody forgot this node
             self._hand.membership.expire()
             return after
-        if not batch.ids:
-            return None
-        self._tally.begin(batch.now)
-        self._hand.hold(batch.ids)
-        try:
-            await self._bring_up(batch, applied)
-        finally:
-            self._hand.free(batch.ids)
-        return batch.ids[-1] if len(batch.ids) == size else None
+        if batch.ids:
+            self._tally.begin(batch.now)
+            self._hand.hold(batch.ids)
+            try:
+                await self._bring_up(batch, applied)
+            finally:
+                self._hand.free(batch.ids)
+        return batch.after
 
     async def _bring_up(self, batch: Batch, applied: AppliedSet | None) -> None:
         started = self._pace.clock()
         plan = self.plan(applied, batch.policy)
-        made = dict.fromkeys(batch.ids) if plan is None else self._migrate(batch, plan.steps)
+        made = [None] * len(batch.ids) if plan is None else self._migrate(batch.data, plan.steps)
         seconds = self._pace.clock() - started
-        changes = [(actor_id, data) for actor_id, data in made.items() if data is not None]
-        released = [actor_id for actor_id, data in made.items() if data is None] if len(changes) < len(made) else []
+        pairs = list(zip(batch.ids, made, strict=True))
+        changes = [(actor_id, data) for actor_id, data in pairs if data is not None]
+        released = [actor_id for actor_id, data in pairs if data is None] if len(changes) < len(pairs) else []
         stamp = Stamp(self._type.chain.release if plan is None else plan.applied, self._type.chain.release, batch.now)
         version = 0 if applied is None else applied.highest
         lost = await uncut(
@@ -140,8 +140,8 @@ class Batches:
         if unstored := {*lost, *released}:
             stored = [(actor_id, data) for actor_id, data in changes if actor_id not in unstored]
             after = sum(len(data) for _, data in stored)
-            pairs = zip(batch.ids, batch.data, strict=True)
-            before = sum(len(data) for actor_id, data in pairs if actor_id not in unstored)
+            read = zip(batch.ids, batch.data, strict=True)
+            before = sum(len(data) for actor_id, data in read if actor_id not in unstored)
         self._tally.add(version, len(batch.ids) - len(unstored), before, after)
         if self._hooks and plan is not None:
             self._tell([actor_id for actor_id in batch.ids if actor_id not in unstored], plan.steps)
@@ -153,12 +153,11 @@ class Batches:
                 key = ActorKey(self._type.name, actor_id)
                 tell(self._hooks, MigrationApplied(node_id, key, step.version, step.name))
 
-    def _migrate(self, batch: Batch, steps: Sequence[Migration]) -> dict[str, bytes | None]:
-        """Return what migrations make of the states, by id; None for what is to be tried by itself."""
+    def _migrate(self, data: Sequence[bytes], steps: Sequence[Migration]) -> Sequence[bytes | None]:
+        """Return what migrations make of each state; None for what is to be tried by itself."""
         functions = [step.function for step in steps]
         context = self._type.shared_context
-        made = [_run(functions, value, context) for value in _decoded(batch.data)]
-        return dict(zip(batch.ids, _kept(made), strict=True))
+        return _kept([_run(functions, value, context) for value in _decoded(data)])
 
 
 def _decoded(data: Sequence[bytes]) -> list[Any]:

@@ -111,10 +111,30 @@ class SweepSuite(StoreBench):
         for number in range(7):
             await put(store, f"{number}")
 
-        assert (await sweep(store, limit=3)).ids == ["0", "1", "2"]
-        assert (await sweep(store, Fence("n1", 101), after="3", limit=2)).ids == ["4", "5"]
-        assert (await sweep(store, OTHER, limit=3)).ids == ["3", "6"]
-        assert (await sweep(store, Fence("n2", 101))).ids == []
+        def seen(batch: Batch) -> tuple[list[str], str | None]:
+            return list(batch.ids), batch.after
+
+        assert seen(await sweep(store, limit=3)) == (["0", "1", "2"], "2")
+        assert seen(await sweep(store, Fence("n1", 101), after="3", limit=2)) == (["4", "5"], "5")
+        assert seen(await sweep(store, OTHER, limit=3)) == (["3", "6"], None)
+        assert seen(await sweep(store, Fence("n2", 101))) == ([], None)
+
+    async def test_what_lacks_the_state_holds_nobody_up(self, store: Store) -> None:
+        for number in range(6):
+            await put(store, f"{number}", writes={"main" if number in {3, 5} else "other": b"1"})
+
+        ids: list[str] = []
+        after: str | None = ""
+        for number in range(10):
+            if after is not None:
+                batch = await sweep(store, Fence("n1", 300 + number), after=after, limit=2)
+                ids, after = [*ids, *batch.ids], batch.after
+
+        assert (ids, after) == (["3", "5"], None)
+        for number in (0, 1, 2, 4):
+            found = await store.read(ActorKey("Car", f"{number}"))
+            assert found is not None
+            assert found.owner is None
 
     async def test_a_node_that_is_not_registered_gets_none(self, store: Store) -> None:
         await put(store, "a")
