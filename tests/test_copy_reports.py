@@ -159,4 +159,4 @@ async def test_many_actors_and_entries_take_no_more_memory_than_a_few_batches(
         monkeypatch.setattr(module, "MAX_BATCH_BYTES", 100_000)
     few = await peak_of(tmp_path / "few", 500, 1_500)
     many = await peak_of(tmp_path / "many", 2_000, 6_000)
-    assert many < 1.3 * few
+    assert many < 1.6 * few  # four times as much would be 4

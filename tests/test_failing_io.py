@@ -196,7 +196,7 @@ async def test_full_database_fails_commits_and_the_same_activation_goes_on_when_
         node.activate(car, "block") as activation,
     ):
         await load(activation)
-        await limit_pages(store, 31)
+        await limit_pages(store, await pages_of(store) + 4)
         n = await fill_by_new_states(activation, told)
         with pytest.raises(StoreUnavailableError) as full:
             await activation.persist()
@@ -212,6 +212,11 @@ async def fill_by_new_states(activation: Activation, told: dict[str, int]) -> in
     told["block"] = await count_up(activation, 9_000)
     activation.state("log").value["more"] = "x" * 100_000
     return await fill(activation, told)
+
+
+async def pages_of(store: Any) -> int:
+    ((pages,),) = await store._connection.driver.execute_fetchall("PRAGMA page_count")
+    return int(pages)
 
 
 async def limit_pages(store: Any, pages: int) -> None:
