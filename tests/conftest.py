@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -30,6 +31,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     finally:
         sys.settrace(trace)
         threading.settrace(of_threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_old_is_garbage() -> None:
+    """Let tests that collect garbage look through what came since they began: all else lives as long as they run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from benchmarks.measure import Block
 
 ROOT = Path(__file__).parent.parent
+OFTEN = {"core", "block", "cold", "postgres", "eager", "gate", "sweep", "sweep-calls"}
+"""The cases that are measured whenever the tests run."""
+
 TINY = Size(trials=2, rounds=2, calls=3, actors=200)
 
 
@@ -66,7 +69,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize("name", [case.name for case in CASES])
+@pytest.mark.parametrize(
+    "name", [case.name if case.name in OFTEN else pytest.param(case.name, marks=pytest.mark.stress) for case in CASES]
+)
 def test_each_case_has_a_figure_and_a_verdict(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +93,7 @@ def test_each_case_has_a_figure_and_a_verdict(
     assert f"| {name} " in row
 
 
+@pytest.mark.stress
 @pytest.mark.usefixtures("tiny")
 def test_curves_are_drawn_with_both_lines_and_their_figures(tmp_path: Path) -> None:
     path, folder = tmp_path / "figures.json", tmp_path / "new" / "plots"

@@ -31,7 +31,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_courier, "RETRY_SECONDS", 0.001)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS[:-1], pytest.param(KINDS[-1], marks=pytest.mark.stress)])
 @pytest.mark.parametrize("how", get_args(CallHow))
 @pytest.mark.parametrize("scenario", CALL_SCENARIOS, ids=lambda scenario: scenario.id)
 async def test_whatever_call_fails_calls_run_at_most_once(

@@ -27,23 +27,24 @@ pytestmark = pytest.mark.no_cover  # tracing doubles their time, and other tests
 
 
 GOAL = Goal(operations=50_000, kills=20, stops=10)
+GOAL_ON_A_SERVER = Goal(operations=15_000, kills=10, stops=5)
 STRESS_SECONDS = 300.0
 SEED = os.environ.get("LAZYMIG_SEED")
 """Instead of the test's own: what a failure printed."""
 
 
-async def check_history(ground: Ground, folder: Path, seed: int) -> None:
-    recording, figures = await record_and_check(ground, folder, seed, GOAL)
+async def check_history(ground: Ground, folder: Path, seed: int, goal: Goal) -> None:
+    recording, figures = await record_and_check(ground, folder, seed, goal)
     done = figures.functions
-    assert figures.statuses[lin.OK] >= GOAL.operations
-    assert recording.kills >= GOAL.kills
-    assert recording.stops >= GOAL.stops
+    assert figures.statuses[lin.OK] >= goal.operations
+    assert recording.kills >= goal.kills
+    assert recording.stops >= goal.stops
     assert recording.freed > 0, "who was killed in the end held nothing"
     assert 3 * (done["add"] + done["write"] + done["cas"]) >= done.total(), "too few writes"
     assert figures.statuses[lin.INFO] > 0, "no outcome was unknown"
     assert figures.errors["LeaseLostError"] > 0, "no stopped process tried to go on"
     assert figures.meetings > 100, "the releases did not meet"
-    assert figures.hand_overs > 1_000, "actors did not travel"
+    assert figures.hand_overs > goal.operations / 50, "actors did not travel"
 
 
 @contextmanager
@@ -61,13 +62,13 @@ def server_ground(folder: Path) -> Iterator[ServerGround]:
 @pytest.mark.timeout(300)
 async def test_history_of_killed_and_stopped_processes_is_linearizable_per_actor(tmp_path: Path) -> None:
     with file_ground(tmp_path) as ground:
-        await check_history(ground, tmp_path, seed=int(SEED or 1))
+        await check_history(ground, tmp_path, int(SEED or 1), GOAL)
 
 
 @pytest.mark.timeout(300)
 async def test_history_on_a_server_that_restarts_is_linearizable_per_actor(tmp_path: Path) -> None:
     with server_ground(tmp_path) as ground:
-        await check_history(ground, tmp_path, seed=int(SEED or 2))
+        await check_history(ground, tmp_path, int(SEED or 2), GOAL_ON_A_SERVER)
     assert ground.restarts >= 2
 
 
@@ -79,7 +80,7 @@ async def test_five_minutes_of_histories_are_linearizable_per_actor(opened: Open
     for seed in count(100):
         (folder := tmp_path / str(seed)).mkdir()
         with opened(folder) as ground:
-            await check_history(ground, folder, seed)
+            await check_history(ground, folder, seed, GOAL)
         if time.monotonic() - began > STRESS_SECONDS:
             return
 
@@ -89,7 +90,7 @@ async def test_five_minutes_of_histories_are_linearizable_per_actor(opened: Open
 @pytest.mark.parametrize("seed", range(200, 300))
 async def test_five_million_operations_are_linearizable_per_actor(tmp_path: Path, seed: int) -> None:
     with file_ground(tmp_path) as ground:
-        await check_history(ground, tmp_path, seed)
+        await check_history(ground, tmp_path, seed, GOAL)
 
 
 def test_damaged_pages_are_found(tmp_path: Path) -> None:
