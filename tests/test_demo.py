@@ -102,6 +102,7 @@ def test_the_demo_upgrades_every_vehicle_and_proves_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.stress
 async def test_a_directory_that_is_named_is_kept_and_holds_the_store(tmp_path: Path) -> None:
     folder = tmp_path / "a folder, 100% kept?"
 
@@ -137,6 +138,7 @@ def test_a_falsified_vehicle_fails_the_proof(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.stress
 def test_a_terminal_is_shown_live_progress(tmp_path: Path) -> None:
     status, output = run(tmp_path, *SHORT, FORCE_COLOR="1", TERM="xterm")
 
@@ -148,6 +150,7 @@ def test_a_terminal_is_shown_live_progress(tmp_path: Path) -> None:
 # --- its processes ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.stress
 async def test_a_gate_that_answers_otherwise_fails_the_demo(tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     with demo(tmp_path, "--vehicles", "60", "--directory", str(folder)) as process:
@@ -181,6 +184,7 @@ def test_no_process_and_no_file_outlives_the_demo(tmp_path: Path, number: signal
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.stress
 def test_a_process_that_ends_by_itself_fails_the_demo(tmp_path: Path) -> None:
     with demo(tmp_path, "--vehicles", "2000") as process:
         victim, *_ = children_once(process, "calls; vehicles at")

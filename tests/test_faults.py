@@ -42,7 +42,12 @@ KINDS = ["memory", "sqlite", "postgres"]
 T = TypeVar("T")
 How = Literal["error", "cancel", "interrupt"]
 HOW: tuple[How, ...] = get_args(How)
-CASES = [(kind, how) for kind in KINDS for how in HOW if (kind, how) != ("postgres", "cancel")]
+CASES = [
+    pytest.param(kind, how, marks=[pytest.mark.stress] if (kind, how) == ("postgres", "interrupt") else [])
+    for kind in KINDS
+    for how in HOW
+    if (kind, how) != ("postgres", "cancel")
+]
 """A call that is cut off is the same on every store; on PostgreSQL a task that is cancelled is enough."""
 ALLOWED = (errors.LazymigError, asyncio.CancelledError)
 

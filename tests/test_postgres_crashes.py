@@ -55,6 +55,7 @@ def node(node_id: str, lease_seconds: float = LONG_SECONDS) -> NodeRecord:
 # --- nodes and locks -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.stress
 async def test_a_crash_ends_every_registration_and_nobody_claims_before_all_know(server: Server, store: Store) -> None:
     assert isinstance(await store.claim(KEY, Fence("n1", 1)), Claim)
     server.restart("immediate")

@@ -35,7 +35,7 @@ class Ground(NamedTuple):
     operator: Callable[[str], Operator]
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres", "commands"])
+@pytest.fixture(params=["memory", "sqlite", "postgres", pytest.param("commands", marks=pytest.mark.stress)])
 async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ground]:
     if request.param == "postgres":
         with postgres.schema_url() as url:

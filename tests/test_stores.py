@@ -138,30 +138,37 @@ class TestSQLiteStoreWithoutSync(SQLiteWithoutSync, StoreSuite):
     pass
 
 
+@pytest.mark.stress
 class TestSQLiteEntriesWithoutSync(SQLiteWithoutSync, EntrySuite):
     pass
 
 
+@pytest.mark.stress
 class TestSQLiteWithoutSyncPolicies(SQLiteWithoutSync, PolicySuite):
     pass
 
 
+@pytest.mark.stress
 class TestSQLiteWithoutSyncBases(SQLiteWithoutSync, BaseSuite):
     pass
 
 
+@pytest.mark.stress
 class TestSQLiteWithoutSyncPrevious(SQLiteWithoutSync, PreviousSuite):
     pass
 
 
+@pytest.mark.stress
 class TestSQLiteWithoutSyncSweeps(SQLiteWithoutSync, SweepSuite):
     pass
 
 
+@pytest.mark.stress
 class TestSQLiteWithoutSyncFailures(SQLiteWithoutSync, FailureSuite):
     pass
 
 
+@pytest.mark.stress
 class TestSQLiteWithoutSyncRulings(SQLiteWithoutSync, RulingSuite):
     pass
 
@@ -303,6 +310,7 @@ class TestPartitionedPostgresRulings(PartitionedPostgres, RulingSuite):
     pass
 
 
+@pytest.mark.stress
 class TestPartitionedPostgresCopies(PartitionedPostgres, CopySuite):
     pass
 
