@@ -33,7 +33,7 @@ KEY, LARGE = ActorKey(TYPE, "car-12"), ActorKey(TYPE, "large")
 PAIRS = ["memory sqlite", "sqlite postgres", "postgres sqlite", "memory memory", "postgres memory", "sqlite sqlite"]
 
 
-@pytest.fixture(params=PAIRS)
+@pytest.fixture(params=[*PAIRS[:3], *(pytest.param(pair, marks=pytest.mark.stress) for pair in PAIRS[3:])])
 async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Store, Store]]:
     async with AsyncExitStack() as stack:
         opened = []

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from lazymig import Activation, ActorRecord
 
+pytestmark = pytest.mark.no_cover  # tracing would add a third to their time, and other tests cover the same lines
+
 IDS = [f"car-{number}" for number in range(5)]
 NONE, FIRST, SECOND = "0.0.0", "1.0.0", "2.0.0"
 AT = {

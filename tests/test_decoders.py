@@ -39,6 +39,9 @@ values = st.recursive(
 )
 
 
+pytestmark = pytest.mark.no_cover  # tracing would add a third to their time, and other tests cover the same lines
+
+
 def spell(pairs: list[tuple[str, Any]]) -> str:
     """Write an object whose keys may be there twice."""
     return "{" + ",".join(f"{json.dumps(key)}:{json.dumps(value)}" for key, value in pairs) + "}"

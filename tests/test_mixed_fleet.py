@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from lazymig.store import Store
 
 
+pytestmark = pytest.mark.no_cover  # tracing would add a third to their time, and other tests cover the same lines
+
+
 @pytest.mark.parametrize("pair", pairs(), ids=lambda pair: f"{pair.suite}-{pair.old}-{pair.new}")
 async def test_what_either_release_stored_is_there_after_each_two_steps(pair: Pair) -> None:
     async with open_store("memory:") as store:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 Step = tuple[str, "Callable[[Any, Any], Any]"]
 
 
+pytestmark = pytest.mark.no_cover  # tracing would add a third to their time, and other tests cover the same lines
+
+
 class Careless(Actor):
     """Persists when it is let go, whatever happened: the models' examples do."""
 

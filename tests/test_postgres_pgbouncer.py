@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from lazymig.testing import ManualClock
 
 
+pytestmark = pytest.mark.no_cover  # tracing would add a third to their time, and other tests cover the same lines
+
+
 @pytest.fixture(scope="module", autouse=True)
 def pooler() -> Iterator[str]:
     with pgbouncer() as url:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lazymig.rollout import Gate
     from lazymig.store import Store
 
+pytestmark = pytest.mark.no_cover  # tracing would add a third to their time, and other tests cover the same lines
+
 STEPS = 40
 WEIGHTS = {"change": 6, "read": 3, "start": 1, "stop": 1, "turn": 3, "hold": 1}
 RELEASES = {"add": 3, "delete": 2, "retype": 3}

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lazymig._records import AppliedSet, Stamp
     from lazymig.store import Store
 
+pytestmark = pytest.mark.no_cover  # tracing would add a third to their time, and other tests cover the same lines
+
 KINDS = (
     *("load", "save", "save", "save", "other", "clear", "put", "get"),
     *("pin", "flip", "unpin", "restore", "restore"),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from lazymig.store import Store
 
+pytestmark = pytest.mark.no_cover  # tracing would add a third to their time, and other tests cover the same lines
+
 PLANS = 50
 SHARING = 10
 """Plans that share a store."""

@@ -43,8 +43,8 @@ def keep(kind: str, tmp_path: Path) -> Iterator[Keep]:
             yield schema
 
 
-SEEDS = [("memory", 0), ("sqlite", 6), ("postgres", 6)]
-"""Together more than a thousand schedules, half of them of calls."""
+SEEDS = [("memory", 0), ("sqlite", 6), pytest.param("postgres", 6, marks=pytest.mark.stress)]
+"""Together about a thousand schedules, half of them of calls; those on a server take as long as all others."""
 
 STRESS_SEEDS = [("memory", seed) for seed in range(1_000, 1_080)] + [
     (kind, seed) for kind in ("sqlite", "postgres") for seed in range(2_000, 2_010)

@@ -20,6 +20,8 @@ from tests.processes import Line, Worker
 if TYPE_CHECKING:
     from semver import Version
 
+pytestmark = pytest.mark.no_cover  # tracing would add a third to their time, and other tests cover the same lines
+
 LEASE_SECONDS = 0.4
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from lazymig.store import Store
 
+pytestmark = pytest.mark.no_cover  # tracing would add a third to their time, and other tests cover the same lines
+
 KILLS = 10
 
 
