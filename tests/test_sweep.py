@@ -139,6 +139,25 @@ async def test_a_state_that_is_no_json_is_a_failure(store: Store, cars: Cars) ->
     assert (report.migrated, [one.key.id for one in report.failed]) == (2, ["b"])
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_a_context_factory_that_raises_fails_its_actor_and_no_other(store: Store, *, dry_run: bool) -> None:
+    def factory(activation: Activation) -> int:
+        return 60 // int(activation.key.id)
+
+    suite = Suite("cars")
+    type_ = suite.actor_type("Car", state="car", context_factory=factory)
+    type_.migration("1.0.0")(lambda state, context: {"speed": context})
+    await put_legacy(store, "0", "1", "2")
+
+    report = await rollout.sweep(store, suite, "Car", dry_run=dry_run)
+
+    (failed,) = report.failed
+    assert (report.migrated, failed.key.id, failed.version) == (2, "0", None)
+    assert "ZeroDivisionError" in failed.error
+    assert failed.error.endswith("Correct the context factory of Car, or what it uses.")
+    assert (await car(store, "0")).owner is None
+
+
 async def test_it_ends_once_too_many_have_failed(store: Store) -> None:
     ids = [f"{number:02}" for number in range(40)]
     await put_legacy(store, *ids)

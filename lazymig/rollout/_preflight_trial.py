@@ -13,7 +13,7 @@ from lazymig._holding import values_of
 from lazymig._running import REHEARSING
 from lazymig._version import is_newer_major
 from lazymig.activation import Activation
-from lazymig.errors import ActivationError, DefinitionError, NewerStateError
+from lazymig.errors import ActivationError, NewerStateError, StoreError
 from lazymig.hooks import MigrationApplied
 from lazymig.rollout._preflight_copy import previous_size, read_entries
 from lazymig.rollout._preflight_differences import first_difference
@@ -93,7 +93,9 @@ async def tried(actor_type: ActorType[Any], copied: Copied, clock: Callable[[], 
             await comparison.run(),
             comparison.has_run,
         )
-    except (ActivationError, DefinitionError) as error:
+    except StoreError:
+        raise
+    except Exception as error:  # a context factory may raise anything
         if isinstance(error, NewerStateError) and _is_newer(copied, actor_type):
             return Trial(is_newer=True, seconds=clock() - started)
         return Trial(failure=_failed(copied, error), seconds=clock() - started)

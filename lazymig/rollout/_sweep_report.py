@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from lazymig import _version
-from lazymig.errors import DefinitionError, LateMigrationError, MigrationFailedError, QuarantinedError
+from lazymig.errors import DefinitionError, LateMigrationError, LazymigError, MigrationFailedError, QuarantinedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +42,10 @@ class FailedActor:
     def of(cls, key: ActorKey, error: Exception) -> FailedActor:
         """Return what an error says."""
         version = None
+        if not isinstance(error, LazymigError):
+            raised = f"{type(error).__name__}: {error}"
+            cure = f"Correct the context factory of {key.type}, or what it uses."
+            return cls(key, version, f"{key} can't be brought up: {raised}. {cure}")
         if isinstance(error, (MigrationFailedError, QuarantinedError)):
             version = error.version
         elif isinstance(error, LateMigrationError):

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lazymig._records import ActorKey
 from lazymig._version import is_newer_major
 from lazymig.activation import Activation
-from lazymig.errors import (
-    ActivationError,
-    ActorLockedError,
-    CorruptStateError,
-    DefinitionError,
-    LeaseLostError,
-    NewerStateError,
-)
+from lazymig.errors import ActorLockedError, CorruptStateError, LeaseLostError, NewerStateError, StoreError
 from lazymig.rollout._sweep_report import FailedActor
 
 if TYPE_CHECKING:
@@ -96,7 +89,9 @@ class Singles:
         except NewerStateError as error:
             if not self._is_newer(lease):  # else it is counted as that
                 tally.failed[key.id] = FailedActor.of(key, error)
-        except (ActivationError, DefinitionError) as error:
+        except StoreError:
+            raise
+        except Exception as error:  # a context factory may raise anything
             tally.failed[key.id] = FailedActor.of(key, error)
         finally:
             await self._hand.unlock(lease)
