@@ -20,7 +20,7 @@ from collections import Counter
 from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count, repeat
+from itertools import count
 from statistics import median
 from typing import TYPE_CHECKING, Any, cast
 
@@ -270,15 +270,22 @@ class Campaign:
         return said["steps"], said["seconds"]
 
     def _moments(self) -> Iterator[int]:
-        """Yield the steps to kill at, evenly spread over a life and mixed with as many zeros, and then zeros."""
+        """Yield the steps to kill at, evenly spread over a life and mixed with as many zeros, and then drawn ones."""
         half = self.kills // 2
         moments = [1 + self.steps * number // half for number in range(half)] + [0] * half
         self._chance.shuffle(moments)
         yield from moments
-        yield from repeat(0)
+        while True:
+            yield 0
+            yield self._chance.randint(1, self.steps)
+
+    def _has_more(self) -> bool:
+        """Tell whether more are to be killed: as many as asked for, and up to twice that until each phase was hit."""
+        killed = self.at_steps.total() + self.at_times.total()
+        return killed < self.kills or (killed < 2 * self.kills and set(self.at_steps) != set(PHASES))
 
     async def _kill_on(self, node: Node, moments: Iterator[int]) -> None:
-        while self.at_steps.total() + self.at_times.total() < self.kills:
+        while self._has_more():
             await self._kill(node, next(self._numbers), next(moments))
 
     async def _kill(self, node: Node, number: int, step: int) -> None:
