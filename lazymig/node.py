@@ -144,15 +144,9 @@ class Node:
         self._membership.active = lambda: self._residents.active
         self._view = FleetView(store)
         self._calls = Calls(
-            self._types,
-            self._residents,
-            self._membership,
-            self._view,
-            self._hooks,
-            check_running=self._check_running,
-            hand_over_seconds=hand_over_seconds,
-            move_on_seconds=move_on_seconds,
-        )
+            self._types, self._residents, self._membership, self._view, self._hooks,
+            check_running=self._check_running, hand_over_seconds=hand_over_seconds, move_on_seconds=move_on_seconds,
+        )  # fmt: skip
         self._courier = self._calls.courier = Courier(store, self._membership, self._view, self)
         self._blocks = Blocks(
             self._residents, self._membership, self._calls, self._hooks, self.label, hand_over_seconds
